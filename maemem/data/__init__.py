@@ -1,0 +1,1 @@
+"""Volumes, crops and input pipelines; they know nothing of networks."""

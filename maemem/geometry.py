@@ -1,0 +1,92 @@
+"""Boxes in a volume, in voxels, always in z y x order."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Iterator
+
+Zyx = tuple[int, int, int]
+
+
+@dataclasses.dataclass(frozen=True)
+class Box:
+    """A box of voxels, half open: `start_zyx` belongs to it, `stop_zyx` does not."""
+
+    start_zyx: Zyx
+    stop_zyx: Zyx
+
+    @classmethod
+    def parse(cls, text: str, shape_zyx: Zyx) -> Box:
+        """The box that a slice expression such as `"0:120, :, 16:"` selects in a volume.
+
+        Args:
+          text: three comma-separated ranges `start:stop` in z, y, x, in voxels; an omitted bound is
+            the volume's own. The empty text is the whole volume.
+          shape_zyx: the volume's shape, in voxels.
+
+        Raises:
+          ValueError: if the text is malformed, or the box is empty or leaves the volume.
+        """
+        if not text.strip():
+            return cls((0, 0, 0), shape_zyx)
+        ranges = [part.strip().split(":") for part in text.split(",")]
+        try:
+            if [len(r) for r in ranges] != [2, 2, 2]:
+                raise ValueError
+            start = tuple(int(r[0] or 0) for r in ranges)
+            stop = tuple(int(r[1] or size) for r, size in zip(ranges, shape_zyx, strict=True))
+        except ValueError:
+            raise ValueError(
+                f"region {text!r} is not three ranges in z, y, x; write it like '0:120, :, 16:512'"
+            ) from None
+        if not all(0 <= a < b <= size for a, b, size in zip(start, stop, shape_zyx, strict=True)):
+            raise ValueError(
+                f"region {text!r} is empty or leaves the volume, whose shape zyx is "
+                f"{format_zyx(shape_zyx)}"
+            )
+        return cls(start, stop)
+
+    @property
+    def shape_zyx(self) -> Zyx:
+        """Its extent, in voxels."""
+        z, y, x = (b - a for a, b in zip(self.start_zyx, self.stop_zyx, strict=True))
+        return z, y, x
+
+    @property
+    def slices(self) -> tuple[slice, slice, slice]:
+        """What indexes it out of an array `[z y x]`."""
+        z, y, x = (slice(a, b) for a, b in zip(self.start_zyx, self.stop_zyx, strict=True))
+        return z, y, x
+
+    def overlaps(self, other: Box) -> bool:
+        """Whether the two share a voxel."""
+        pairs = zip(
+            self.start_zyx, self.stop_zyx, other.start_zyx, other.stop_zyx, strict=True
+        )
+        return all(max(a, c) < min(b, d) for a, b, c, d in pairs)
+
+    def __str__(self) -> str:
+        pairs = zip(self.start_zyx, self.stop_zyx, strict=True)
+        return ", ".join(f"{a}:{b}" for a, b in pairs)
+
+
+def format_zyx(zyx: tuple[int, ...]) -> str:
+    """`(6, 96, 96)` as `6x96x96`."""
+    return "x".join(str(n) for n in zyx)
+
+
+def blocks(shape_zyx: Zyx, block_zyx: Zyx) -> Iterator[Box]:
+    """Tiles a volume with blocks in z y x order, the last of each axis cut at its border.
+
+    Args:
+      shape_zyx: the volume's shape, in voxels.
+      block_zyx: the shape of a whole block, in voxels.
+    """
+    starts = [range(0, size, step) for size, step in zip(shape_zyx, block_zyx, strict=True)]
+    for z, y, x in itertools.product(*starts):
+        start = (z, y, x)
+        stop = tuple(
+            min(a + step, size) for a, step, size in zip(start, block_zyx, shape_zyx, strict=True)
+        )
+        yield Box(start, (stop[0], stop[1], stop[2]))

@@ -1,0 +1,1 @@
+"""Pure Flax modules and functions; they know nothing of files, configs or devices."""

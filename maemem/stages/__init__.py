@@ -1,0 +1,1 @@
+"""What a config runs: one file a stage, each with `run(config, workdir)`."""
