@@ -1,0 +1,41 @@
+"""Pre-training on isotropic FIB-SEM: FIB-25, 10 nm voxels, sized for two CPU cores.
+
+    python -m maemem.main --config=configs/pretrain_fib25.py --config.data.root=DATA \\
+        --workdir=runs/fib25
+
+DATA/fib25 holds train-input.tif, unlabeled-1.tif and unlabeled-2.tif. Of the labelled volume,
+sections 0 to 119 are trained on and the held-out crops are from sections 120 to 169; the rest
+belongs to the test and is never opened.
+"""
+
+from maemem.config import pretraining, transformer, volume
+
+
+def get_config():
+    """The config."""
+    config = pretraining()
+    nm = (10.0, 10.0, 10.0)
+    config.data.train.labelled = volume(
+        "fib25/train-input.tif", voxel_size_nm=nm, region="0:120, :, :", weight=0.5
+    )
+    config.data.train.unlabelled_1 = volume("fib25/unlabeled-1.tif", voxel_size_nm=nm)
+    config.data.train.unlabelled_2 = volume("fib25/unlabeled-2.tif", voxel_size_nm=nm, weight=9.0)
+    config.data.validation.labelled = volume(
+        "fib25/train-input.tif", voxel_size_nm=nm, region="120:170, :, :"
+    )
+    config.data.crop_zyx = (48, 48, 48)
+    config.model.patch_zyx = (8, 8, 8)
+    config.model.encoder = transformer(192, 8, 6)
+    config.model.decoder = transformer(192, 2, 6)
+    config.model.rotary = True
+    config.pretrain.steps = 10_000
+    config.pretrain.batch_size = 16
+    config.pretrain.masking.decoded = 64
+    config.pretrain.optimizer.learning_rate = 1e-3
+    config.pretrain.optimizer.warmup_steps = 200
+    config.pretrain.optimizer.weight_decay = 0.05
+    config.pretrain.optimizer.clip_norm = 1.0
+    config.pretrain.log_every = 20
+    config.pretrain.eval_every = 500
+    config.pretrain.checkpoint_every = 500
+    return config

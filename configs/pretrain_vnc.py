@@ -1,0 +1,38 @@
+"""Pre-training on anisotropic serial sections: larval VNC, 50×4.6×4.6 nm, sized for two CPU cores.
+
+    python -m maemem.main --config=configs/pretrain_vnc.py --config.data.root=DATA \\
+        --workdir=runs/vnc
+
+DATA/vnc holds train-input.tif and unlabeled.tif, 20×1024×1024 voxels each. Of the labelled volume,
+rows 0 to 511 are trained on and the held-out crops are from rows 512 to 639; the rest belongs to
+the test and is never opened.
+"""
+
+from maemem.config import pretraining, transformer, volume
+
+
+def get_config():
+    """The config."""
+    config = pretraining()
+    nm = (50.0, 4.6, 4.6)
+    config.data.train.labelled = volume(
+        "vnc/train-input.tif", voxel_size_nm=nm, region=":, 0:512, :"
+    )
+    config.data.train.unlabelled = volume("vnc/unlabeled.tif", voxel_size_nm=nm, weight=2.0)
+    config.data.validation.labelled = volume(
+        "vnc/train-input.tif", voxel_size_nm=nm, region=":, 512:640, :"
+    )
+    config.model.encoder = transformer(192, 8, 6)
+    config.model.decoder = transformer(192, 2, 6)
+    config.model.rotary = True
+    config.pretrain.steps = 10_000
+    config.pretrain.batch_size = 16
+    config.pretrain.masking.decoded = 64
+    config.pretrain.optimizer.learning_rate = 1e-3
+    config.pretrain.optimizer.warmup_steps = 200
+    config.pretrain.optimizer.weight_decay = 0.05
+    config.pretrain.optimizer.clip_norm = 1.0
+    config.pretrain.log_every = 20
+    config.pretrain.eval_every = 500
+    config.pretrain.checkpoint_every = 500
+    return config

@@ -1,0 +1,277 @@
+"""Converts a volume of any size to OME-Zarr 0.5, the format that random crops are fastest from.
+
+    python -m maemem.data.convert INPUT OUTPUT.zarr --voxel_size_nm=30,6,6
+
+INPUT: a multi-page TIFF, a folder of TIFF or PNG sections, an HDF5 dataset (file.h5:/dataset), an
+npy file, or a volume that needs no conversion: zarr, N5, Neuroglancer precomputed.
+
+Killed, it leaves no OUTPUT.zarr; the same command then goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from absl import app, flags, logging
+from tqdm import tqdm
+
+from maemem.data import ledger, omezarr, volumes
+from maemem.data.formats import VoxelSize
+from maemem.data.readers import Source, identify, is_foreign, open_source
+from maemem.geometry import Zyx, blocks, format_zyx
+
+__all__ = ["convert", "converted", "is_foreign"]
+
+_MAX_SHARD_BYTES = 64 << 20
+_LOG_EVERY_SECONDS = 30
+
+
+def convert(
+    source: str,
+    output: str,
+    *,
+    voxel_size_nm: VoxelSize | None = None,
+    memory_bytes: int = 1 << 30,
+    chunk_zyx: Zyx | None = None,
+    shard_zyx: Zyx | None = None,
+    progress: bool = True,
+    wait: bool = False,
+) -> None:
+    """Writes a volume as a sharded zarr 3 array `output/0` in an OME-Zarr 0.5 group.
+
+    Everything is written to `output` + `.partial`, shard by shard, each recorded once it is on
+    disk; at the end this folder is renamed. A conversion that was killed goes on from its record.
+
+    Args:
+      source: as `readers.open_source` takes it.
+      output: a local folder ending in `.zarr`, that does not exist.
+      voxel_size_nm: z y x; may be left out where the source says it.
+      memory_bytes: about what is held at once, whatever the size of the volume; a section of a
+        TIFF or PNG is decoded as a whole, and held beside it if it is larger.
+      chunk_zyx: what is compressed together, in voxels; None: see `omezarr.chunk_shape`.
+      shard_zyx: what is one file, in voxels, whole chunks; None: see `omezarr.shard_shape`.
+      progress: whether to show a progress bar on a terminal, and lines in the log elsewhere.
+      wait: whether to wait for another process that converts to the same output, not to refuse.
+
+    Raises:
+      FileNotFoundError: if there is no source.
+      FileExistsError: if there is an output.
+      ValueError: if the source is no volume, its voxel size is not known, the options are wrong, or
+        a partial conversion there is another one's or is being worked on.
+    """
+    target = _check_output(output)
+    # A block is held once as read, once as tensorstore's copy, and once encoded.
+    shard_bytes = min(_MAX_SHARD_BYTES, memory_bytes // 8)
+    cache_bytes = memory_bytes - 3 * shard_bytes
+    with open_source(source, voxel_size_nm=voxel_size_nm, cache_bytes=cache_bytes) as opened:
+        plan = _plan(opened, voxel_size_nm, shard_bytes, cache_bytes, chunk_zyx, shard_zyx)
+        partial = target.with_name(target.name + volumes.UNFINISHED_SUFFIX)
+        with ledger.held(partial, target, wait=wait):
+            ledger.claim(partial, plan.to_json())
+            _write_blocks(opened, plan, partial, progress)
+            _finish(partial, target, plan)
+
+
+def converted(source: str, cache_folder: str, *, voxel_size_nm: VoxelSize | None) -> str:
+    """The path of a converted copy of a foreign volume, made the first time that it is asked for.
+
+    The copy is named after the path, size, modification time and voxel size of the source, so that
+    a changed source is converted again.
+
+    Args:
+      source: what `is_foreign` holds for.
+      cache_folder: where copies are kept; made if need be.
+      voxel_size_nm: z y x.
+
+    Raises:
+      FileNotFoundError, ValueError: as `convert` does.
+    """
+    path, stamp = identify(source)
+    key = hashlib.sha256(json.dumps([path, stamp, voxel_size_nm]).encode()).hexdigest()[:12]
+    stem = Path(path.split(":")[0]).stem
+    output = Path(cache_folder).resolve() / f"{stem}-{key}.zarr"
+    if output.exists():
+        return str(output)
+    logging.info("Converting %s to %s, once; later runs open the copy.", source, output)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(FileExistsError):  # another process has finished it meanwhile
+        convert(source, str(output), voxel_size_nm=voxel_size_nm, wait=True)
+    return str(output)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Plan:
+    """Everything that decides what is written: a conversion goes on only under the same plan."""
+
+    source: str
+    stamp: str
+    shape_zyx: Zyx
+    dtype: str
+    voxel_size_nm: VoxelSize
+    chunk_zyx: Zyx
+    shard_zyx: Zyx
+
+    def to_json(self) -> dict:
+        """As it is read back from JSON."""
+        return json.loads(json.dumps(dataclasses.asdict(self)))
+
+
+def _check_output(output: str) -> Path:
+    if "://" in output:
+        raise ValueError(
+            f"OUTPUT is the URL {output}, expected a local folder: convert to one, and copy it"
+        )
+    target = Path(output).expanduser().resolve()
+    if target.suffix != ".zarr":
+        raise ValueError(f"OUTPUT is {output}, expected a name that ends in .zarr")
+    ledger.refuse_existing(target)
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"there is no folder {target.parent} for OUTPUT; make it first")
+    return target
+
+
+def _plan(
+    source: Source,
+    voxel_size_nm: VoxelSize | None,
+    shard_bytes: int,
+    cache_bytes: int,
+    chunk_zyx: Zyx | None,
+    shard_zyx: Zyx | None,
+) -> _Plan:
+    size = source.voxel_size_nm or voxel_size_nm
+    if size is None:
+        raise ValueError(
+            f"{source.path} does not say its voxel size; give it in nm as z, y, x: "
+            f"--voxel_size_nm=30,6,6"
+        )
+    size = volumes.check_voxel_size(size)
+    chunk = chunk_zyx or omezarr.chunk_shape(source.shape_zyx, size)
+    # Whole sections are kept for the next block, so a slab of them should fit their cache.
+    slab_bytes = cache_bytes if source.whole_sections else sys.maxsize
+    shard = shard_zyx or omezarr.shard_shape(
+        source.shape_zyx, chunk, source.dtype.itemsize, shard_bytes, slab_bytes
+    )
+    if min(chunk) < 1 or any(s < 1 or s % c for s, c in zip(shard, chunk, strict=True)):
+        raise ValueError(
+            f"shard {format_zyx(shard)} is not a multiple of chunk {format_zyx(chunk)} along each "
+            f"axis; give both, or leave both out"
+        )
+    slab = shard[0] * source.shape_zyx[1] * source.shape_zyx[2] * source.dtype.itemsize
+    one_block = all(s >= n for s, n in zip(shard[1:], source.shape_zyx[1:], strict=True))
+    if slab > slab_bytes and not one_block:
+        logging.warning(
+            "Sections are decoded several times over, since %d of them (%.0f MB) do not fit the "
+            "%.0f MB kept for them; raise memory_bytes by the difference.",
+            shard[0],
+            slab / 1e6,
+            slab_bytes / 1e6,
+        )
+    shape, dtype = source.shape_zyx, source.dtype.name
+    return _Plan(source.path, source.stamp, shape, dtype, size, chunk, shard)
+
+
+def _write_blocks(source: Source, plan: _Plan, partial: Path, progress: bool) -> None:
+    store = omezarr.open_array(
+        partial, plan.shape_zyx, plan.dtype, chunk_zyx=plan.chunk_zyx, shard_zyx=plan.shard_zyx
+    )
+    finished = ledger.finished(partial)
+    every = list(blocks(plan.shape_zyx, plan.shard_zyx))
+    missing = [block for block in every if str(block) not in finished]
+    if finished:
+        logging.info("Going on: %d of %d blocks are missing.", len(missing), len(every))
+    voxels_left = sum(math.prod(block.shape_zyx) for block in missing)
+    with (
+        ledger.appending(partial) as record,
+        _progress(source, voxels_left, progress) as advance,
+    ):
+        for block in missing:
+            store[block.slices].write(source.read(block)).result()
+            record(str(block))
+            advance(math.prod(block.shape_zyx))
+
+
+@contextlib.contextmanager
+def _progress(source: Source, voxels_left: int, shown: bool) -> Iterator[Callable[[int], None]]:
+    """What is to be told the number of voxels of each block that is finished."""
+    itemsize = source.dtype.itemsize
+    total = math.prod(source.shape_zyx) * itemsize
+    done = total - voxels_left * itemsize
+    on_terminal = shown and sys.stderr.isatty()
+    logged = time.monotonic()
+
+    def advance(voxels: int) -> None:
+        nonlocal done, logged
+        done += voxels * itemsize
+        bar.update(voxels * itemsize)
+        if shown and not on_terminal and time.monotonic() - logged > _LOG_EVERY_SECONDS:
+            logged = time.monotonic()
+            logging.info("Converted %.1f of %.1f MB.", done / 1e6, total / 1e6)
+
+    with tqdm(total=total, initial=done, unit="B", unit_scale=True, disable=not on_terminal) as bar:
+        yield advance
+
+
+def _finish(partial: Path, target: Path, plan: _Plan) -> None:
+    """Makes the partial conversion the output: its metadata, then its name, then the record."""
+    group = json.dumps(omezarr.group_metadata(target.stem, plan.voxel_size_nm), indent=1)
+    ledger.write_durably(partial / "zarr.json", group)
+    ledger.publish(partial, target)
+    size = sum(file.stat().st_size for file in target.rglob("*") if file.is_file())
+    voxel = ", ".join(f"{s:g}" for s in plan.voxel_size_nm)
+    print(
+        f"{target}: {format_zyx(plan.shape_zyx)} {plan.dtype}, voxels of {voxel} nm (z, y, x), "
+        f"{size / 1e6:.1f} MB on disk"
+    )
+
+
+def define_flags() -> None:
+    """Only the command has these: whoever imports this module has flags of their own."""
+    flags.DEFINE_list("voxel_size_nm", None, "z,y,x in nm; needed unless INPUT says it.")
+    flags.DEFINE_integer("memory_bytes", 1 << 30, "About how much memory to use.", lower_bound=1)
+    flags.DEFINE_list("chunk_zyx", None, "What is compressed together, z,y,x in voxels.")
+    flags.DEFINE_list("shard_zyx", None, "What is one file, z,y,x in voxels; whole chunks.")
+    flags.DEFINE_bool("progress", True, "Show the progress.")
+
+
+def main(argv: list[str]) -> None:
+    """The command: two paths, and the flags."""
+    if len(argv) != 3:
+        raise app.UsageError(f"expected INPUT and OUTPUT.zarr, got {len(argv) - 1} paths")
+    given = flags.FLAGS
+    try:
+        convert(
+            argv[1],
+            argv[2],
+            voxel_size_nm=_triple("voxel_size_nm", given.voxel_size_nm, float),
+            memory_bytes=given.memory_bytes,
+            chunk_zyx=_triple("chunk_zyx", given.chunk_zyx, int),
+            shard_zyx=_triple("shard_zyx", given.shard_zyx, int),
+            progress=given.progress,
+        )
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _triple(name: str, words: list[str] | None, kind: Callable[[str], Any]) -> Any:
+    if words is None:
+        return None
+    try:
+        z, y, x = (kind(word) for word in words)
+    except ValueError:
+        raise ValueError(f"--{name} is {','.join(words)!r}, expected three numbers z,y,x") from None
+    return z, y, x
+
+
+if __name__ == "__main__":
+    define_flags()
+    app.run(main)

@@ -1,0 +1,84 @@
+"""Opens whatever a config calls a volume: a store, a file to convert, or synthetic tissue."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import pathlib
+import urllib.parse
+
+import numpy as np
+import tensorstore as ts
+
+from maemem.data.convert import convert, converted, is_foreign
+from maemem.data.formats import VoxelSize
+from maemem.data.synthetic import make_tissue
+from maemem.data.volumes import Volume, open_volume
+
+log = logging.getLogger(__name__)
+
+_SYNTHETIC = "synthetic:"
+_FIELDS = {"shape_zyx", "voxel_size_nm", "seed", "artefacts"}
+
+
+def open_dataset(
+    path: str,
+    *,
+    root: str = "",
+    cache: pathlib.Path,
+    voxel_size_nm: VoxelSize | None = None,
+    region: str = "",
+    context: ts.Context | None = None,
+) -> Volume:
+    """Opens a volume; what tensorstore cannot read in place is converted once, into `cache`.
+
+    Args:
+      path: a folder or URL of a zarr 2, zarr 3, N5 or precomputed volume; a TIFF, npy, folder of
+        sections or `file.h5:/dataset`; or `synthetic:?shape_zyx=64,256,256&voxel_size_nm=30,6,6
+        &seed=0&artefacts=1`, whose tissue is made there and then (`synthetic.make_tissue`).
+      root: what a relative path starts from.
+      cache: the folder of converted and synthetic volumes.
+      voxel_size_nm: z, y, x; needed where the volume does not say it.
+      region: the part to use, such as `"0:120, :, :"`; empty: all of it.
+      context: tensorstore's, with the cache pool.
+
+    Raises:
+      FileNotFoundError: if there is no such volume.
+      ValueError: if it cannot serve; see `open_volume` and `convert`.
+    """
+    if path.startswith(_SYNTHETIC):
+        path = _synthetic(path, cache)
+    elif "://" not in path:
+        path = os.path.join(os.path.expanduser(root), os.path.expanduser(path))
+    if is_foreign(path):
+        path = converted(path, str(cache), voxel_size_nm=voxel_size_nm)
+    return open_volume(path, voxel_size_nm=voxel_size_nm, region=region, context=context)
+
+
+def _synthetic(path: str, cache: pathlib.Path) -> str:
+    """The store of synthetic tissue, made the first time that it is asked for."""
+    target = cache / f"synthetic-{hashlib.sha256(path.encode()).hexdigest()[:12]}.zarr"
+    if target.exists():
+        return str(target)
+    fields = dict(urllib.parse.parse_qsl(path.removeprefix(_SYNTHETIC).removeprefix("?")))
+    if "shape_zyx" not in fields or fields.keys() - _FIELDS:
+        raise ValueError(
+            f"synthetic volume {path!r} has fields {sorted(fields)}; expected shape_zyx and, if "
+            f"wanted, {sorted(_FIELDS - {'shape_zyx'})}, as in "
+            f"'synthetic:?shape_zyx=64,256,256&voxel_size_nm=30,6,6&seed=0'"
+        )
+    try:
+        z, y, x = (int(n) for n in fields["shape_zyx"].split(","))
+        dz, dy, dx = (float(n) for n in fields.get("voxel_size_nm", "30,6,6").split(","))
+        seed, artefacts = int(fields.get("seed", 0)), bool(int(fields.get("artefacts", 0)))
+    except ValueError as error:
+        raise ValueError(f"synthetic volume {path!r} cannot be read: {error}") from None
+    log.info("making synthetic tissue %s, once; later runs open %s", path, target)
+    tissue = make_tissue((z, y, x), (dz, dy, dx), seed=seed, artefacts=artefacts)
+    cache.mkdir(parents=True, exist_ok=True)
+    image = target.with_suffix(".npy")
+    np.save(image, tissue.image)
+    convert(str(image), str(target), voxel_size_nm=tissue.voxel_size_nm, progress=False, wait=True)
+    image.unlink()
+    return str(target)

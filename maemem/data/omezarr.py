@@ -1,0 +1,113 @@
+"""The format that maemem writes: OME-Zarr 0.5, one scale, an array of sharded zarr 3."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorstore as ts
+
+from maemem.data.formats import VoxelSize
+from maemem.geometry import Zyx
+
+
+def chunk_shape(shape_zyx: Zyx, voxel_size_nm: VoxelSize) -> Zyx:
+    """What to compress together: 32,768 voxels of about the shape of a training crop.
+
+    Crops of isotropic tissue are cubes; those of thick sections are thin and wide. A chunk is never
+    larger than the volume.
+    """
+    z, y, x = voxel_size_nm
+    wanted = (32, 32, 32) if z < 2 * min(y, x) else (8, 64, 64)
+    chunk = [min(want, size) for want, size in zip(wanted, shape_zyx, strict=True)]
+    return chunk[0], chunk[1], chunk[2]
+
+
+def shard_shape(
+    shape_zyx: Zyx, chunk_zyx: Zyx, itemsize: int, shard_bytes: int, slab_bytes: int
+) -> Zyx:
+    """What to store as one file: chunks, doubled along x, y and z in turn while that is allowed.
+
+    Args:
+      shape_zyx: the volume's shape.
+      chunk_zyx: the shape of a chunk.
+      itemsize: bytes a voxel.
+      shard_bytes: no shard is larger than this, unless a single chunk is.
+      slab_bytes: the whole sections that a shard runs through are no more than this, unless those
+        of a single chunk are.
+    """
+    whole = [-(-size // chunk) * chunk for size, chunk in zip(shape_zyx, chunk_zyx, strict=True)]
+    section_bytes = shape_zyx[1] * shape_zyx[2] * itemsize
+    shard = list(chunk_zyx)
+    grown = True
+    while grown:
+        grown = False
+        for axis in (2, 1, 0):
+            larger = shard.copy()
+            larger[axis] = min(2 * shard[axis], whole[axis])
+            fits = math.prod(larger) * itemsize <= shard_bytes
+            if axis == 0:
+                fits = fits and larger[0] * section_bytes <= slab_bytes
+            if fits and larger != shard:
+                shard, grown = larger, True
+    return shard[0], shard[1], shard[2]
+
+
+def open_array(
+    group: Path, shape_zyx: Zyx, dtype: str, *, chunk_zyx: Zyx, shard_zyx: Zyx
+) -> ts.TensorStore:
+    """The array `0` of a group, made if need be, to be written a shard at a time.
+
+    Args:
+      group: the folder of the group.
+      shape_zyx: the volume's shape.
+      dtype: numpy's name of the type of voxels.
+      chunk_zyx: the shape of what is compressed together.
+      shard_zyx: the shape of a file, a multiple of chunk_zyx.
+    """
+    little_endian = {"name": "bytes", "configuration": {"endian": "little"}}
+    # Grey values of one byte gain nothing from shuffling, and lose speed.
+    shuffle = "noshuffle" if np.dtype(dtype).itemsize == 1 else "shuffle"
+    compressor = {
+        "name": "blosc",
+        "configuration": {"cname": "zstd", "clevel": 3, "shuffle": shuffle},
+    }
+    sharding = {
+        "chunk_shape": chunk_zyx,
+        "codecs": [little_endian, compressor],
+        "index_codecs": [little_endian, {"name": "crc32c"}],
+        "index_location": "end",
+    }
+    metadata = {
+        "shape": shape_zyx,
+        "data_type": dtype,
+        "dimension_names": ["z", "y", "x"],
+        "fill_value": 0,
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": shard_zyx}},
+        "codecs": [{"name": "sharding_indexed", "configuration": sharding}],
+    }
+    spec = {
+        "driver": "zarr3",
+        "kvstore": {"driver": "file", "path": f"{group}/0/"},
+        "metadata": metadata,
+    }
+    return ts.open(spec, open=True, create=True).result()
+
+
+def group_metadata(name: str, voxel_size_nm: VoxelSize) -> dict[str, Any]:
+    """What the `zarr.json` of the group holds.
+
+    Args:
+      name: of the image, for viewers to show.
+      voxel_size_nm: z y x.
+    """
+    dataset = {
+        "path": "0",
+        "coordinateTransformations": [{"type": "scale", "scale": list(voxel_size_nm)}],
+    }
+    axes = [{"name": axis, "type": "space", "unit": "nanometer"} for axis in "zyx"]
+    multiscale = {"name": name, "axes": axes, "datasets": [dataset]}
+    ome = {"version": "0.5", "multiscales": [multiscale]}
+    return {"zarr_format": 3, "node_type": "group", "attributes": {"ome": ome}}

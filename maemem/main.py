@@ -1,0 +1,64 @@
+"""Runs the stages of a config, in order.
+
+    python -m maemem.main --config=configs/demo.py --workdir=runs/demo [--config.FIELD=VALUE ...]
+"""
+
+from __future__ import annotations
+
+import logging
+import pathlib
+import sys
+
+from absl import app, flags
+from ml_collections import config_flags
+
+from maemem.logs import log_to_terminal
+
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "The experiment, such as configs/demo.py; its fields can be overridden."
+)
+_TRACEBACK = flags.DEFINE_bool("traceback", False, "Show where an error was raised, too.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "The folder that results go to.")
+
+log = logging.getLogger("maemem")
+
+
+def main(argv: list[str]) -> None:
+    """Locks the config, joins the cluster if there is one, claims the workdir and runs."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
+    log_to_terminal()
+
+    # Imported late: a misspelt flag should not have to wait for JAX.
+    import jax
+
+    from maemem.config import claim_workdir
+    from maemem.stages import pretrain
+    from maemem.training.loop import NonFiniteLoss
+    from maemem.training.mesh import join_cluster
+
+    stages = {"pretrain": pretrain.run}
+    config, workdir = _CONFIG.value.lock(), pathlib.Path(_WORKDIR.value)
+    try:
+        unknown = [name for name in config.stages if name not in stages]
+        if unknown:
+            raise ValueError(f"unknown stages {unknown}; choose from {list(stages)}")
+        join_cluster()
+        if jax.process_index() == 0:
+            claim_workdir(config, workdir, stages)
+        for name in config.stages:
+            log.info("stage %s, in %s", name, workdir)
+            stages[name](config, workdir)
+    except (ValueError, OSError, NonFiniteLoss) as error:
+        log.error("error: %s", error, exc_info=_TRACEBACK.value)
+        sys.exit(1)
+
+
+def run() -> None:
+    """Parses the flags and runs `main`."""
+    flags.mark_flags_as_required(["config", "workdir"])
+    app.run(main)
+
+
+if __name__ == "__main__":
+    run()

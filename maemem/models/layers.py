@@ -1,0 +1,106 @@
+"""Transformer blocks."""
+
+import dataclasses
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from maemem.models.position import rotate
+
+Tokens = Float[Array, "b n d"]
+Angles = Float[Array, "#b n half_head"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Compute:
+    """How a network is computed; none of it changes what is computed, but to rounding.
+
+    Attributes:
+      dtype: of activations and matrix products. Parameters, norms and softmax stay float32.
+      remat: recompute each block's activations in the backward pass instead of keeping them.
+      scan: one compiled block looped over stacked parameters: compiles faster, for deep models.
+      attention: implementation of `jax.nn.dot_product_attention`; `cudnn` is the fused kernel of
+        NVIDIA GPUs (bfloat16 only), `xla` runs anywhere.
+    """
+
+    dtype: Any = jnp.float32
+    remat: bool = False
+    scan: bool = False
+    attention: Literal["xla", "cudnn"] = "xla"
+
+
+def dense(features: int, compute: Compute, name: str | None = None) -> nn.Dense:
+    """A linear layer, initialised as in MAE (He et al. 2021)."""
+    init = nn.initializers.xavier_uniform()
+    return nn.Dense(features, dtype=compute.dtype, kernel_init=init, name=name)
+
+
+def layer_norm(compute: Compute, name: str | None = None) -> nn.LayerNorm:
+    """Layer norm; its statistics are float32 whatever the compute dtype."""
+    return nn.LayerNorm(epsilon=1e-6, dtype=compute.dtype, name=name)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention."""
+
+    heads: int
+    compute: Compute
+
+    @nn.compact
+    def __call__(self, tokens: Tokens, angles: Angles | None) -> Tokens:
+        """Mixes the tokens; `angles`, if given, turn queries and keys (`position.rotate`)."""
+        b, n, d = tokens.shape
+        qkv = dense(3 * d, self.compute, name="qkv")(tokens)
+        qkv = qkv.reshape(b, n, 3, self.heads, d // self.heads)
+        query, key, value = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
+        if angles is not None:
+            query, key = rotate(query, angles), rotate(key, angles)
+        mixed = jax.nn.dot_product_attention(
+            query, key, value, implementation=self.compute.attention
+        )
+        return dense(d, self.compute, name="out")(mixed.reshape(b, n, d))
+
+
+class Block(nn.Module):
+    """A pre-norm transformer block (Dosovitskiy et al. 2021), its hidden layer 4 × as wide."""
+
+    heads: int
+    compute: Compute
+
+    @nn.compact
+    def __call__(self, tokens: Tokens, angles: Angles | None = None) -> Tokens:
+        """Tokens in, tokens out."""
+        normed = layer_norm(self.compute, name="norm_attention")(tokens)
+        tokens = tokens + Attention(self.heads, self.compute, name="attention")(normed, angles)
+        hidden = layer_norm(self.compute, name="norm_mlp")(tokens)
+        hidden = dense(4 * tokens.shape[-1], self.compute, name="mlp_in")(hidden)
+        hidden = nn.gelu(hidden, approximate=False)
+        return tokens + dense(tokens.shape[-1], self.compute, name="mlp_out")(hidden)
+
+
+class Transformer(nn.Module):
+    """A row of blocks and a last norm."""
+
+    depth: int
+    heads: int
+    compute: Compute
+
+    @nn.compact
+    def __call__(self, tokens: Tokens, angles: Angles | None = None) -> Tokens:
+        """Tokens in, tokens out."""
+        block = nn.remat(Block) if self.compute.remat else Block
+        if self.compute.scan:
+            row = nn.scan(
+                lambda module, carry, _: (module(carry, angles), None),
+                variable_axes={"params": 0},
+                split_rngs={"params": True},
+                length=self.depth,
+            )
+            tokens, _ = row(block(self.heads, self.compute, name="blocks"), tokens, None)
+        else:
+            for i in range(self.depth):
+                tokens = block(self.heads, self.compute, name=f"block_{i:02d}")(tokens, angles)
+        return layer_norm(self.compute, name="norm")(tokens)

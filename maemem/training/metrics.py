@@ -1,0 +1,76 @@
+"""Where the numbers of a run go: JSON lines, the log, and TensorBoard where it is installed."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import logging
+import os
+import pathlib
+from collections.abc import Mapping
+
+import jax
+import numpy as np
+
+log = logging.getLogger(__name__)
+
+
+def read_metrics(path: pathlib.Path) -> list[dict[str, float]]:
+    """The rows of a metrics file; a last line that a crash cut off is left out."""
+    rows = []
+    for line in path.read_text().splitlines():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return rows
+
+
+class MetricWriter:
+    """Writes scalars and pictures; the method names are those of `clu.metric_writers`.
+
+    Only the first process writes.
+    """
+
+    def __init__(self, folder: pathlib.Path, first_step: int):
+        """Opens FOLDER/metrics.jsonl, and forgets what it holds from after `first_step`.
+
+        Those rows are of steps that a resumed run does again.
+        """
+        self._file = self._board = None
+        if jax.process_index() != 0:
+            return
+        path = folder / "metrics.jsonl"
+        kept = [row for row in read_metrics(path) if row["step"] <= first_step] if (
+            path.exists()
+        ) else []
+        rewritten = path.with_suffix(".tmp")
+        rewritten.write_text("".join(json.dumps(row) + "\n" for row in kept))
+        os.replace(rewritten, path)
+        self._file = path.open("a")
+        if importlib.util.find_spec("tensorboardX"):
+            from tensorboardX import SummaryWriter
+
+            self._board = SummaryWriter(str(folder), purge_step=first_step + 1)
+
+    def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
+        """One row: to the file, to TensorBoard and, as one line, to the log."""
+        if self._file:
+            self._file.write(json.dumps({"step": step, **scalars}) + "\n")
+            self._file.flush()
+        if self._board:
+            for name, value in scalars.items():
+                self._board.add_scalar(name, value, step)
+        log.info("step %d: %s", step, ", ".join(f"{k} {v:.4g}" for k, v in scalars.items()))
+
+    def write_images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
+        """Pictures `[y x rgb]`, uint8, to TensorBoard."""
+        if self._board:
+            for name, image in images.items():
+                self._board.add_image(name, image, step, dataformats="HWC")
+
+    def close(self) -> None:
+        """Ends all files."""
+        for sink in (self._file, self._board):
+            if sink:
+                sink.close()

@@ -1,0 +1,27 @@
+"""Runtime checks of shapes and dtypes, and the real data where it is at hand."""
+
+import os
+import pathlib
+
+import pytest
+from jaxtyping import install_import_hook
+
+# The import itself is wanted: from here on, annotations of these packages are checked when called.
+install_import_hook(["maemem.models", "maemem.objectives"], "beartype.beartype")
+
+REPOSITORY = pathlib.Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def repository() -> pathlib.Path:
+    """The checkout that is tested."""
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def real_data() -> pathlib.Path:
+    """The folder of real EM, from the environment or beside the checkout."""
+    folder = pathlib.Path(os.environ.get("MAEMEM_DATA", REPOSITORY.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no real EM at {folder}; set MAEMEM_DATA to a folder that has fib25/ and vnc/")
+    return folder

@@ -1,0 +1,145 @@
+"""Batches: the right voxels, whatever the processes, the threads and the first step."""
+
+import itertools
+
+import numpy as np
+import pytest
+import tensorstore as ts
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from maemem.data.crops import draw_crops
+from maemem.data.pipeline import batches, fixed_crops
+from maemem.data.volumes import Volume
+from maemem.geometry import Box
+
+CROP = (4, 16, 12)
+BATCH = 8
+
+
+def image(shape_zyx, dtype="uint8", seed=0):
+    return np.random.default_rng(seed).integers(1, 255, shape_zyx).astype(dtype)
+
+
+def volume(array, source="a"):
+    return Volume(ts.array(array), (30.0, 6.0, 6.0), source, Box((0, 0, 0), array.shape))
+
+
+def write_zarr(path, array):
+    """Sharded zarr 3, opened without a cache."""
+    sharding = {"chunk_shape": [4, 16, 16], "codecs": [{"name": "bytes"}]}
+    metadata = {
+        "shape": array.shape,
+        "data_type": array.dtype.name,
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [8, 32, 32]}},
+        "codecs": [{"name": "sharding_indexed", "configuration": sharding}],
+    }
+    kvstore = {"driver": "file", "path": str(path)}
+    spec = {"driver": "zarr3", "kvstore": kvstore, "metadata": metadata, "create": True}
+    store = ts.open(spec).result()
+    store.write(array).result()
+    return Volume(store, (30.0, 6.0, 6.0), str(path), Box((0, 0, 0), array.shape))
+
+
+ARRAYS = [image((9, 40, 30)), image((6, 20, 64), seed=1)]
+VOLUMES = [volume(array) for array in ARRAYS]
+WEIGHTS = [1.0, 2.0]
+
+
+def read(first_step=0, last_step=5, **kwargs):
+    options = {"crop_zyx": CROP, "batch_size": BATCH, "seed": 3} | kwargs
+    stream = batches(VOLUMES, WEIGHTS, first_step=first_step, last_step=last_step, **options)
+    return np.array(list(stream))
+
+
+def test_batches_are_the_crops_drawn():
+    got = read().reshape(-1, *CROP)
+    shapes = [array.shape for array in ARRAYS]
+    numbers, starts = draw_crops(3, range(5 * BATCH), shapes, WEIGHTS, CROP)
+    assert set(numbers) == {0, 1}
+    for crop, number, (z, y, x) in zip(got, numbers, starts, strict=True):
+        np.testing.assert_array_equal(crop, ARRAYS[number][z : z + 4, y : y + 16, x : x + 12])
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+def test_sharded_zarr_gives_what_memory_gives(dtype, tmp_path):
+    array = image((10, 70, 50), dtype)
+    stored = fixed_crops([write_zarr(tmp_path / "v.zarr", array)], [1.0], CROP, 20, seed=0)
+    in_memory = fixed_crops([volume(array)], [1.0], CROP, 20, seed=0)
+    assert stored.dtype == dtype
+    assert stored.shape == (20, *CROP)
+    np.testing.assert_array_equal(stored, in_memory)
+
+
+@pytest.mark.parametrize("count", [1, 2, 4, 8])
+def test_processes_share_each_batch(count):
+    shares = [read(process_index=p, process_count=count) for p in range(count)]
+    assert shares[0].shape == (5, BATCH // count, *CROP)
+    np.testing.assert_array_equal(np.concatenate(shares, axis=1), read())
+
+
+@settings(deadline=None, max_examples=15)
+@given(first=st.integers(0, 5), threads=st.integers(1, 8), prefetch=st.integers(1, 8))
+def test_resume_gives_the_tail(first, threads, prefetch):
+    tail = list(read(first_step=first, read_threads=threads, prefetch=prefetch))
+    np.testing.assert_array_equal(tail, list(read())[first:])
+
+
+def test_far_steps_start_at_once():
+    assert len(read(first_step=10**9, last_step=10**9 + 2)) == 2
+
+
+def test_nothing_left_to_read():
+    assert len(read(first_step=5)) == 0
+    assert len(read(first_step=6)) == 0
+
+
+def test_fixed_crops_are_the_first_samples_of_their_seed():
+    crops = fixed_crops(VOLUMES, WEIGHTS, CROP, BATCH, seed=3)
+    np.testing.assert_array_equal(crops, read()[0])
+
+
+def test_batch_not_shared_evenly():
+    with pytest.raises(ValueError, match="batch size 8 is not divisible by 3 processes; nearest: "):
+        read(process_count=3)
+
+
+def test_mix_is_checked_before_the_first_batch():
+    with pytest.raises(ValueError, match="smaller than the crop 10x16x12"):
+        batches(
+            *(VOLUMES, WEIGHTS),
+            crop_zyx=(10, 16, 12),
+            batch_size=BATCH,
+            seed=0,
+            first_step=0,
+            last_step=1,
+        )
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("threads", [1, 4])
+def test_failed_read_raises_in_the_consumer(threads, tmp_path):
+    broken = write_zarr(tmp_path / "v.zarr", image((8, 64, 64)))
+    for shard in (tmp_path / "v.zarr" / "c").rglob("*"):
+        if shard.is_file():
+            shard.write_bytes(shard.read_bytes()[:100])
+    stream = batches(
+        *([broken], [1.0]),
+        crop_zyx=CROP,
+        batch_size=BATCH,
+        seed=0,
+        first_step=0,
+        last_step=100,
+        read_threads=threads,
+    )
+    with pytest.raises(ValueError, match=r"v\.zarr"):
+        next(stream)
+
+
+@pytest.mark.timeout(20)
+def test_abandoned_stream_stops():
+    stream = batches(
+        *(VOLUMES, WEIGHTS), crop_zyx=CROP, batch_size=BATCH, seed=0, first_step=0, last_step=10**9
+    )
+    assert len(list(itertools.islice(stream, 3))) == 3
+    del stream
