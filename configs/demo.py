@@ -1,6 +1,6 @@
 """The whole job in minutes, on synthetic tissue made on the spot: nothing to download.
 
-    python -m maemem.main --config=configs/demo.py --workdir=runs/demo
+python -m maemem.main --config=configs/demo.py --workdir=runs/demo
 """
 
 from maemem.config import pretraining, transformer, volume

@@ -61,9 +61,7 @@ class Box:
 
     def overlaps(self, other: Box) -> bool:
         """Whether the two share a voxel."""
-        pairs = zip(
-            self.start_zyx, self.stop_zyx, other.start_zyx, other.stop_zyx, strict=True
-        )
+        pairs = zip(self.start_zyx, self.stop_zyx, other.start_zyx, other.stop_zyx, strict=True)
         return all(max(a, c) < min(b, d) for a, b, c, d in pairs)
 
     def __str__(self) -> str:

@@ -1,6 +1,6 @@
 """Runs the stages of a config, in order.
 
-    python -m maemem.main --config=configs/demo.py --workdir=runs/demo [--config.FIELD=VALUE ...]
+python -m maemem.main --config=configs/demo.py --workdir=runs/demo [--config.FIELD=VALUE ...]
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
 from maemem.geometry import Zyx
-from maemem.models.layers import Angles, Compute, Tokens, Transformer, dense
+from maemem.models.layers import Compute, Rotation, Tokens, Transformer, dense
 from maemem.models.patches import patchify, token_grid
 from maemem.models.position import rotary_angles, sincos_embedding
 
@@ -16,11 +16,14 @@ def rows_at(table: np.ndarray, ids: Int[Array, "b n"] | None) -> Float[Array, "#
     return jnp.asarray(table)[None] if ids is None else jnp.asarray(table)[ids]
 
 
-def angles_at(
+def rotation_at(
     rotary: bool, grid_zyx: Zyx, head_width: int, ids: Int[Array, "b n"] | None
-) -> Angles | None:
-    """The rotary angles of the tokens `ids`, or None where a network uses sin-cos alone."""
-    return rows_at(rotary_angles(grid_zyx, head_width), ids) if rotary else None
+) -> Rotation | None:
+    """How the tokens `ids` turn queries and keys, or None where a network uses sin-cos alone."""
+    if not rotary:
+        return None
+    angles = rotary_angles(grid_zyx, head_width)
+    return rows_at(np.cos(angles), ids), rows_at(np.sin(angles), ids)
 
 
 class Encoder(nn.Module):
@@ -65,5 +68,6 @@ class Encoder(nn.Module):
         tokens = dense(self.width, self.compute, name="patch_embedding")(patches)
         place = rows_at(sincos_embedding(grid, self.width), visible_ids)
         tokens = tokens + place.astype(tokens.dtype)
-        angles = angles_at(self.rotary, grid, self.width // self.heads, visible_ids)
-        return Transformer(self.depth, self.heads, self.compute, name="transformer")(tokens, angles)
+        rotation = rotation_at(self.rotary, grid, self.width // self.heads, visible_ids)
+        transformer = Transformer(self.depth, self.heads, self.compute, name="transformer")
+        return transformer(tokens, rotation)

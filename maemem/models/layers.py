@@ -11,7 +11,8 @@ from jaxtyping import Array, Float
 from maemem.models.position import rotate
 
 Tokens = Float[Array, "b n d"]
-Angles = Float[Array, "#b n half_head"]
+# Cosines and sines of the angles that turn the queries and keys of each token.
+Rotation = tuple[Float[Array, "#b n half_head"], Float[Array, "#b n half_head"]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,14 +51,14 @@ class Attention(nn.Module):
     compute: Compute
 
     @nn.compact
-    def __call__(self, tokens: Tokens, angles: Angles | None) -> Tokens:
-        """Mixes the tokens; `angles`, if given, turn queries and keys (`position.rotate`)."""
+    def __call__(self, tokens: Tokens, rotation: Rotation | None) -> Tokens:
+        """Mixes the tokens; `rotation`, if given, turns queries and keys."""
         b, n, d = tokens.shape
         qkv = dense(3 * d, self.compute, name="qkv")(tokens)
         qkv = qkv.reshape(b, n, 3, self.heads, d // self.heads)
         query, key, value = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
-        if angles is not None:
-            query, key = rotate(query, angles), rotate(key, angles)
+        if rotation is not None:
+            query, key = rotate(query, *rotation), rotate(key, *rotation)
         mixed = jax.nn.dot_product_attention(
             query, key, value, implementation=self.compute.attention
         )
@@ -71,10 +72,10 @@ class Block(nn.Module):
     compute: Compute
 
     @nn.compact
-    def __call__(self, tokens: Tokens, angles: Angles | None = None) -> Tokens:
+    def __call__(self, tokens: Tokens, rotation: Rotation | None = None) -> Tokens:
         """Tokens in, tokens out."""
         normed = layer_norm(self.compute, name="norm_attention")(tokens)
-        tokens = tokens + Attention(self.heads, self.compute, name="attention")(normed, angles)
+        tokens = tokens + Attention(self.heads, self.compute, name="attention")(normed, rotation)
         hidden = layer_norm(self.compute, name="norm_mlp")(tokens)
         hidden = dense(4 * tokens.shape[-1], self.compute, name="mlp_in")(hidden)
         hidden = nn.gelu(hidden, approximate=False)
@@ -89,12 +90,12 @@ class Transformer(nn.Module):
     compute: Compute
 
     @nn.compact
-    def __call__(self, tokens: Tokens, angles: Angles | None = None) -> Tokens:
+    def __call__(self, tokens: Tokens, rotation: Rotation | None = None) -> Tokens:
         """Tokens in, tokens out."""
         block = nn.remat(Block) if self.compute.remat else Block
         if self.compute.scan:
             row = nn.scan(
-                lambda module, carry, _: (module(carry, angles), None),
+                lambda module, carry, _: (module(carry, rotation), None),
                 variable_axes={"params": 0},
                 split_rngs={"params": True},
                 length=self.depth,
@@ -102,5 +103,5 @@ class Transformer(nn.Module):
             tokens, _ = row(block(self.heads, self.compute, name="blocks"), tokens, None)
         else:
             for i in range(self.depth):
-                tokens = block(self.heads, self.compute, name=f"block_{i:02d}")(tokens, angles)
+                tokens = block(self.heads, self.compute, name=f"block_{i:02d}")(tokens, rotation)
         return layer_norm(self.compute, name="norm")(tokens)

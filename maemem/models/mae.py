@@ -7,7 +7,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
 from maemem.geometry import Zyx
-from maemem.models.encoder import Encoder, angles_at, rows_at
+from maemem.models.encoder import Encoder, rotation_at, rows_at
 from maemem.models.layers import Compute, Tokens, Transformer, dense
 from maemem.models.patches import token_grid
 from maemem.models.position import sincos_embedding
@@ -50,9 +50,9 @@ class Decoder(nn.Module):
         tokens = jnp.concatenate([seen, hidden], axis=1)
         ids = jnp.concatenate([visible_ids, masked_ids], axis=1)
         tokens = tokens + rows_at(sincos_embedding(grid_zyx, self.width), ids).astype(tokens.dtype)
-        angles = angles_at(self.rotary, grid_zyx, self.width // self.heads, ids)
+        rotation = rotation_at(self.rotary, grid_zyx, self.width // self.heads, ids)
         transformer = Transformer(self.depth, self.heads, self.compute, name="transformer")
-        tokens = transformer(tokens, angles)[:, visible_ids.shape[1] :]
+        tokens = transformer(tokens, rotation)[:, visible_ids.shape[1] :]
         return dense(self.patch_values, self.compute, name="head")(tokens).astype(jnp.float32)
 
 

@@ -27,9 +27,7 @@ def token_grid(crop_zyx: Zyx, patch_zyx: Zyx) -> Zyx:
     return z, y, x
 
 
-def patchify(
-    image: Shaped[Array, "b z y x c"], patch_zyx: Zyx
-) -> Shaped[Array, "b n p"]:
+def patchify(image: Shaped[Array, "b z y x c"], patch_zyx: Zyx) -> Shaped[Array, "b n p"]:
     """Cuts crops into flat patches.
 
     Args:

@@ -51,7 +51,9 @@ def rotary_angles(grid_zyx: Zyx, head_width: int) -> np.ndarray:
 
 
 def rotate(
-    heads: Float[Array, "b n h d"], angles: Float[Array, "#b n half_d"]
+    heads: Float[Array, "b n h d"],
+    cos: Float[Array, "#b n half_d"],
+    sin: Float[Array, "#b n half_d"],
 ) -> Float[Array, "b n h d"]:
     """Turns the pairs (i, i + d/2) of every head by their token's angles.
 
@@ -59,9 +61,10 @@ def rotate(
 
     Args:
       heads: queries or keys.
-      angles: radians, as from `rotary_angles`.
+      cos: of the angles of `rotary_angles`.
+      sin: of the same.
     """
-    cos, sin = jnp.cos(angles)[:, :, None], jnp.sin(angles)[:, :, None]
+    cos, sin = cos[:, :, None], sin[:, :, None]
     first, second = jnp.split(heads.astype(jnp.float32), 2, axis=-1)
     turned = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
     return turned.astype(heads.dtype)

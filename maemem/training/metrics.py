@@ -41,9 +41,11 @@ class MetricWriter:
         if jax.process_index() != 0:
             return
         path = folder / "metrics.jsonl"
-        kept = [row for row in read_metrics(path) if row["step"] <= first_step] if (
-            path.exists()
-        ) else []
+        kept = (
+            [row for row in read_metrics(path) if row["step"] <= first_step]
+            if (path.exists())
+            else []
+        )
         rewritten = path.with_suffix(".tmp")
         rewritten.write_text("".join(json.dumps(row) + "\n" for row in kept))
         os.replace(rewritten, path)

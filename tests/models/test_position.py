@@ -33,8 +33,8 @@ def test_products_of_rotated_heads_depend_on_relative_place_alone():
 
     def product(place, other):
         turned = [
-            rotate(v[None, None, None], angles[p][None, None])[0, 0, 0]
-            for v, p in ((query, place), (key, other))
+            rotate(v[None, None, None], jnp.cos(a)[None, None], jnp.sin(a)[None, None])[0, 0, 0]
+            for v, a in ((query, angles[place]), (key, angles[other]))
         ]
         return float(turned[0] @ turned[1])
 
@@ -46,7 +46,8 @@ def test_products_of_rotated_heads_depend_on_relative_place_alone():
 
 def test_rotation_keeps_lengths():
     heads = jax.random.normal(jax.random.key(0), (2, 24, 3, 32))
-    turned = rotate(heads, jnp.asarray(rotary_angles((2, 3, 4), 32))[None])
+    angles = jnp.asarray(rotary_angles((2, 3, 4), 32))[None]
+    turned = rotate(heads, jnp.cos(angles), jnp.sin(angles))
     np.testing.assert_allclose(
         jnp.linalg.norm(turned, axis=-1), jnp.linalg.norm(heads, axis=-1), rtol=1e-5
     )
