@@ -55,7 +55,7 @@ CODECS = {
 }
 
 
-def main(_: list[str]) -> None:
+def main(argv: list[str]) -> None:
     crop = _zyx(_CROP.value)
     print(f"memory copy: {copy_bandwidth() / 1e9:.1f} GB/s; load average {os.getloadavg()[0]:.1f}")
     if _VOLUME.value:

@@ -12,9 +12,13 @@ import pathlib
 import platform
 import subprocess
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TypeAlias
 
 from ml_collections import ConfigDict
+
+# A ConfigDict. Type checkers cannot follow its fields; that all of them exist is what its lock and
+# the tests of the configs are for.
+Config: TypeAlias = Any
 
 # What a restart may change: it says how a run is computed, not what.
 RUNTIME_FIELDS = ("stages", "runtime")
@@ -28,7 +32,7 @@ def volume(
     voxel_size_nm: tuple[float, ...] = (),
     region: str = "",
     weight: float = 1.0,
-) -> ConfigDict:
+) -> Config:
     """A volume of a data set.
 
     Args:
@@ -44,9 +48,9 @@ def volume(
     )
 
 
-def pretraining() -> ConfigDict:
+def pretraining() -> Config:
     """Pre-training as in Cheng et al. (2023), without volumes."""
-    config = ConfigDict()
+    config: Config = ConfigDict()
     config.stages = ("pretrain",)  # What to run, in this order.
     config.seed = 0  # Of the parameters, the crops and the masks.
 
@@ -95,16 +99,16 @@ def pretraining() -> ConfigDict:
     return config
 
 
-def transformer(width: int, depth: int, heads: int) -> ConfigDict:
+def transformer(width: int, depth: int, heads: int) -> Config:
     """A transformer's size: the tokens' width, blocks, attention heads."""
     return ConfigDict({"width": width, "depth": depth, "heads": heads})
 
 
-def claim_workdir(config: ConfigDict, workdir: pathlib.Path, stages: Iterable[str]) -> None:
+def claim_workdir(config: Config, workdir: pathlib.Path, stages: Iterable[str]) -> None:
     """Records the config in WORKDIR/config.json, or compares it with what is recorded there.
 
-    Beside it are recorded the versions of the libraries and the commit of maemem. A workdir in which
-    no stage has begun (a folder `WORKDIR/STAGE`) may be claimed anew.
+    Beside it are recorded the versions of the libraries and the commit of maemem. A workdir in
+    which no stage has begun (a folder `WORKDIR/STAGE`) may be claimed anew.
 
     Raises:
       ValueError: if the workdir was made with another config, naming each field that differs; or if
@@ -129,7 +133,7 @@ def claim_workdir(config: ConfigDict, workdir: pathlib.Path, stages: Iterable[st
     os.replace(temporary, path)
 
 
-def describe_differences(before: dict[str, Any], config: ConfigDict) -> str:
+def describe_differences(before: dict[str, Any], config: Config) -> str:
     """The fields in which a config differs from an earlier one, a line each; none, if "".
 
     Fields that only say how a run is computed (`RUNTIME_FIELDS`) do not count.

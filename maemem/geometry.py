@@ -34,8 +34,10 @@ class Box:
         try:
             if [len(r) for r in ranges] != [2, 2, 2]:
                 raise ValueError
-            start = tuple(int(r[0] or 0) for r in ranges)
-            stop = tuple(int(r[1] or size) for r, size in zip(ranges, shape_zyx, strict=True))
+            z, y, x = (int(r[0] or 0) for r in ranges)
+            start = (z, y, x)
+            z, y, x = (int(r[1] or size) for r, size in zip(ranges, shape_zyx, strict=True))
+            stop = (z, y, x)
         except ValueError:
             raise ValueError(
                 f"region {text!r} is not three ranges in z, y, x; write it like '0:120, :, 16:512'"

@@ -38,7 +38,7 @@ def main(argv: list[str]) -> None:
     from maemem.training.mesh import join_cluster
 
     stages = {"pretrain": pretrain.run}
-    config, workdir = _CONFIG.value.lock(), pathlib.Path(_WORKDIR.value)
+    config, workdir = _CONFIG.value.lock(), pathlib.Path(_WORKDIR.value or "")
     try:
         unknown = [name for name in config.stages if name not in stages]
         if unknown:

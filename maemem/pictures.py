@@ -7,6 +7,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 
 import matplotlib
+import matplotlib.image
 import numpy as np
 from matplotlib.figure import Figure
 

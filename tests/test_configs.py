@@ -5,12 +5,15 @@ import runpy
 import jax
 import pytest
 
+from maemem.models.variants import ENCODERS
 from maemem.stages.build import optimizer_settings, reconstruction
 from tests.runs import REPOSITORY
 
 CONFIGS = sorted(path.stem for path in (REPOSITORY / "configs").glob("*.py"))
-VARIANTS = [(name, None) for name in CONFIGS] + [
-    ("pretrain_snemi", variant) for variant in ("tiny", "small", "base", "large")
+VARIANTS = [
+    *((name, None) for name in CONFIGS),
+    *(("pretrain_snemi", variant) for variant in ENCODERS),
+    ("pretrain_volume", "isotropic"),
 ]
 
 

@@ -14,6 +14,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import logging
 import math
 import sys
 import time
@@ -21,15 +22,19 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from absl import app, flags, logging
+from absl import app, flags
 from tqdm import tqdm
 
 from maemem.data import ledger, omezarr, volumes
 from maemem.data.formats import VoxelSize
 from maemem.data.readers import Source, identify, is_foreign, open_source
 from maemem.geometry import Zyx, blocks, format_zyx
+from maemem.logs import log_to_terminal
 
 __all__ = ["convert", "converted", "is_foreign"]
+
+# Not __name__: as a command, this module is called __main__.
+log = logging.getLogger("maemem.data.convert")
 
 _MAX_SHARD_BYTES = 64 << 20
 _LOG_EVERY_SECONDS = 30
@@ -57,7 +62,7 @@ def convert(
       voxel_size_nm: z y x; may be left out where the source says it.
       memory_bytes: about what is held at once, whatever the size of the volume; a section of a
         TIFF or PNG is decoded as a whole, and held beside it if it is larger.
-      chunk_zyx: what is compressed together, in voxels; None: see `omezarr.chunk_shape`.
+      chunk_zyx: what is read at once, in voxels; None: see `omezarr.chunk_shape`.
       shard_zyx: what is one file, in voxels, whole chunks; None: see `omezarr.shard_shape`.
       progress: whether to show a progress bar on a terminal, and lines in the log elsewhere.
       wait: whether to wait for another process that converts to the same output, not to refuse.
@@ -101,7 +106,7 @@ def converted(source: str, cache_folder: str, *, voxel_size_nm: VoxelSize | None
     output = Path(cache_folder).resolve() / f"{stem}-{key}.zarr"
     if output.exists():
         return str(output)
-    logging.info("Converting %s to %s, once; later runs open the copy.", source, output)
+    log.info("converting %s to %s, once; later runs open the copy", source, output)
     output.parent.mkdir(parents=True, exist_ok=True)
     with contextlib.suppress(FileExistsError):  # another process has finished it meanwhile
         convert(source, str(output), voxel_size_nm=voxel_size_nm, wait=True)
@@ -168,7 +173,7 @@ def _plan(
     slab = shard[0] * source.shape_zyx[1] * source.shape_zyx[2] * source.dtype.itemsize
     one_block = all(s >= n for s, n in zip(shard[1:], source.shape_zyx[1:], strict=True))
     if slab > slab_bytes and not one_block:
-        logging.warning(
+        log.warning(
             "Sections are decoded several times over, since %d of them (%.0f MB) do not fit the "
             "%.0f MB kept for them; raise memory_bytes by the difference.",
             shard[0],
@@ -187,7 +192,7 @@ def _write_blocks(source: Source, plan: _Plan, partial: Path, progress: bool) ->
     every = list(blocks(plan.shape_zyx, plan.shard_zyx))
     missing = [block for block in every if str(block) not in finished]
     if finished:
-        logging.info("Going on: %d of %d blocks are missing.", len(missing), len(every))
+        log.info("going on: %d of %d blocks are missing", len(missing), len(every))
     voxels_left = sum(math.prod(block.shape_zyx) for block in missing)
     with (
         ledger.appending(partial) as record,
@@ -214,7 +219,7 @@ def _progress(source: Source, voxels_left: int, shown: bool) -> Iterator[Callabl
         bar.update(voxels * itemsize)
         if shown and not on_terminal and time.monotonic() - logged > _LOG_EVERY_SECONDS:
             logged = time.monotonic()
-            logging.info("Converted %.1f of %.1f MB.", done / 1e6, total / 1e6)
+            log.info("converted %.1f of %.1f MB", done / 1e6, total / 1e6)
 
     with tqdm(total=total, initial=done, unit="B", unit_scale=True, disable=not on_terminal) as bar:
         yield advance
@@ -227,9 +232,9 @@ def _finish(partial: Path, target: Path, plan: _Plan) -> None:
     ledger.publish(partial, target)
     size = sum(file.stat().st_size for file in target.rglob("*") if file.is_file())
     voxel = ", ".join(f"{s:g}" for s in plan.voxel_size_nm)
-    print(
-        f"{target}: {format_zyx(plan.shape_zyx)} {plan.dtype}, voxels of {voxel} nm (z, y, x), "
-        f"{size / 1e6:.1f} MB on disk"
+    log.info(
+        "wrote %s: %s %s, voxels of %s nm (z, y, x), %.1f MB on disk",
+        *(target, format_zyx(plan.shape_zyx), plan.dtype, voxel, size / 1e6),
     )
 
 
@@ -237,7 +242,7 @@ def define_flags() -> None:
     """Only the command has these: whoever imports this module has flags of their own."""
     flags.DEFINE_list("voxel_size_nm", None, "z,y,x in nm; needed unless INPUT says it.")
     flags.DEFINE_integer("memory_bytes", 1 << 30, "About how much memory to use.", lower_bound=1)
-    flags.DEFINE_list("chunk_zyx", None, "What is compressed together, z,y,x in voxels.")
+    flags.DEFINE_list("chunk_zyx", None, "What is read at once, z,y,x in voxels.")
     flags.DEFINE_list("shard_zyx", None, "What is one file, z,y,x in voxels; whole chunks.")
     flags.DEFINE_bool("progress", True, "Show the progress.")
 
@@ -246,6 +251,7 @@ def main(argv: list[str]) -> None:
     """The command: two paths, and the flags."""
     if len(argv) != 3:
         raise app.UsageError(f"expected INPUT and OUTPUT.zarr, got {len(argv) - 1} paths")
+    log_to_terminal()
     given = flags.FLAGS
     try:
         convert(

@@ -8,14 +8,16 @@ for z, y and x. So any range of samples is drawn without those before it, on any
 from __future__ import annotations
 
 import itertools
+import logging
 import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from absl import logging
 
 from maemem.data.volumes import Volume
 from maemem.geometry import Zyx, format_zyx
+
+log = logging.getLogger(__name__)
 
 # The high half of the Philox key: keeps this stream apart from others of the same seed.
 _STREAM = int.from_bytes(b"crops", "big") << 64
@@ -104,7 +106,7 @@ def _check_alike(volumes: Sequence[Volume]) -> None:
             )
         ratios = np.divide(first.voxel_size_nm, other.voxel_size_nm)
         if np.any(np.maximum(ratios, 1 / ratios) > _VOXEL_SIZE_TOLERANCE):
-            logging.warning(
+            log.warning(
                 "Voxel sizes in one mix differ: %s has %s nm, %s has %s nm (zyx).",
                 *(first.source, first.voxel_size_nm, other.source, other.voxel_size_nm),
             )

@@ -14,7 +14,7 @@ from maemem.geometry import Zyx
 
 
 def chunk_shape(shape_zyx: Zyx, voxel_size_nm: VoxelSize) -> Zyx:
-    """What to compress together: 32,768 voxels of about the shape of a training crop.
+    """What to read at once: 32,768 voxels of about the shape of a training crop.
 
     Crops of isotropic tissue are cubes; those of thick sections are thin and wide. A chunk is never
     larger than the volume.
@@ -64,19 +64,20 @@ def open_array(
       group: the folder of the group.
       shape_zyx: the volume's shape.
       dtype: numpy's name of the type of voxels.
-      chunk_zyx: the shape of what is compressed together.
+      chunk_zyx: the shape of what is read at once.
       shard_zyx: the shape of a file, a multiple of chunk_zyx.
     """
     little_endian = {"name": "bytes", "configuration": {"endian": "little"}}
-    # Grey values of one byte gain nothing from shuffling, and lose speed.
-    shuffle = "noshuffle" if np.dtype(dtype).itemsize == 1 else "shuffle"
+    # One-byte grey values of EM are mostly noise: zstd saves 3 to 15 % of them, and costs crops two
+    # to three times the time (benchmarks/pipeline.py). Labels shrink to little.
     compressor = {
         "name": "blosc",
-        "configuration": {"cname": "zstd", "clevel": 3, "shuffle": shuffle},
+        "configuration": {"cname": "zstd", "clevel": 3, "shuffle": "shuffle"},
     }
+    codecs = [little_endian] if np.dtype(dtype).itemsize == 1 else [little_endian, compressor]
     sharding = {
         "chunk_shape": chunk_zyx,
-        "codecs": [little_endian, compressor],
+        "codecs": codecs,
         "index_codecs": [little_endian, {"name": "crc32c"}],
         "index_location": "end",
     }

@@ -11,6 +11,8 @@ from jaxtyping import Array, Float
 from maemem.models.position import rotate
 
 Tokens = Float[Array, "b n d"]
+Heads = Float[Array, "b n h d"]
+CropHeads = Float[Array, "n h d"]
 # Cosines and sines of the angles that turn the queries and keys of each token.
 Rotation = tuple[Float[Array, "#b n half_head"], Float[Array, "#b n half_head"]]
 
@@ -23,14 +25,15 @@ class Compute:
       dtype: of activations and matrix products. Parameters, norms and softmax stay float32.
       remat: recompute each block's activations in the backward pass instead of keeping them.
       scan: one compiled block looped over stacked parameters: compiles faster, for deep models.
-      attention: implementation of `jax.nn.dot_product_attention`; `cudnn` is the fused kernel of
-        NVIDIA GPUs (bfloat16 only), `xla` runs anywhere.
+      attention: `xla` or `cudnn`, as `jax.nn.dot_product_attention` knows them (`cudnn` is the
+        fused kernel of NVIDIA GPUs, for bfloat16); or `sequential`, for a CPU: one crop after the
+        other, so that its logits stay in the processor's cache.
     """
 
     dtype: Any = jnp.float32
     remat: bool = False
     scan: bool = False
-    attention: Literal["xla", "cudnn"] = "xla"
+    attention: Literal["xla", "cudnn", "sequential"] = "xla"
 
 
 def dense(features: int, compute: Compute, name: str | None = None) -> nn.Dense:
@@ -42,6 +45,20 @@ def dense(features: int, compute: Compute, name: str | None = None) -> nn.Dense:
 def layer_norm(compute: Compute, name: str | None = None) -> nn.LayerNorm:
     """Layer norm; its statistics are float32 whatever the compute dtype."""
     return nn.LayerNorm(epsilon=1e-6, dtype=compute.dtype, name=name)
+
+
+def attend(query: Heads, key: Heads, value: Heads, implementation: str) -> Heads:
+    """Softmax attention; `implementation` as in `Compute.attention`."""
+    if implementation != "sequential":
+        return jax.nn.dot_product_attention(query, key, value, implementation=implementation)
+    # Recomputing a crop's logits in the backward pass is cheaper than fetching them from memory.
+    return jax.lax.map(jax.checkpoint(lambda crop: _attend_in_crop(*crop)), (query, key, value))
+
+
+def _attend_in_crop(query: CropHeads, key: CropHeads, value: CropHeads) -> CropHeads:
+    logits = jnp.einsum("nhd,mhd->hnm", query, key, preferred_element_type=jnp.float32)
+    weights = jax.nn.softmax(logits * query.shape[-1] ** -0.5).astype(value.dtype)
+    return jnp.einsum("hnm,mhd->nhd", weights, value)
 
 
 class Attention(nn.Module):
@@ -59,9 +76,7 @@ class Attention(nn.Module):
         query, key, value = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
         if rotation is not None:
             query, key = rotate(query, *rotation), rotate(key, *rotation)
-        mixed = jax.nn.dot_product_attention(
-            query, key, value, implementation=self.compute.attention
-        )
+        mixed = attend(query, key, value, self.compute.attention)
         return dense(d, self.compute, name="out")(mixed.reshape(b, n, d))
 
 

@@ -54,7 +54,8 @@ def mask_tokens(
       ratio: the share of units to mask.
 
     Returns:
-      The ids (places in token order) of the visible and of the masked tokens; units in random order.
+      The ids (places in token order) of the visible and of the masked tokens, units in random
+      order.
 
     Raises:
       ValueError: as `visible_count`.

@@ -1,6 +1,7 @@
 """Masked reconstruction: predict hidden patches from visible ones (He et al. 2021)."""
 
 import dataclasses
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -38,7 +39,7 @@ class Reconstruction:
       intensity_range: the raw intensities that become −1 and 1.
       strategy: of masking, see `masking.visible_count`.
       ratio: the share of tokens to mask.
-      decoded: how many masked tokens, drawn at random, are decoded in a training step; all, if None.
+      decoded: how many masked tokens, drawn at random, a training step decodes; all, if None.
     """
 
     model: MaskedAutoencoder
@@ -72,12 +73,18 @@ class Reconstruction:
         image = jnp.zeros((1, *crop_zyx, 1), jnp.float32)
         return nn.meta.unbox(self.model.init(key, image, *self.masks(key[None], image))["params"])
 
+    def predict(
+        self, params: PyTree, image: Image, visible: Int[Array, "b v"], masked: Int[Array, "b m"]
+    ) -> Float[Array, "b m p"]:
+        """The patches `masked`, in units of their normalised targets."""
+        return cast(Array, self.model.apply({"params": params}, image, visible, masked))
+
     def error(
         self, params: PyTree, image: Image, visible: Int[Array, "b v"], masked: Int[Array, "b m"]
     ) -> Float[Array, " b"]:
         """Each crop's mean squared error over the tokens `masked`; 1.0 is what the mean scores."""
-        predicted = self.model.apply({"params": params}, image, visible, masked)
         patches = take_tokens(patchify(image, self.model.patch_zyx), masked)
+        predicted = self.predict(params, image, visible, masked)
         return jnp.square(predicted - normalise_patches(patches)).mean((1, 2))
 
     def loss(
@@ -100,12 +107,12 @@ class Reconstruction:
     ) -> tuple[Float[Array, "b z y x"], Float[Array, "b z y x"], Float[Array, "b z y x"]]:
         """The crops, what was left visible (else NaN), and the prediction in the masked patches.
 
-        All are in [−1, 1]. A prediction is in units of its normalised patch, so it is shown with the
-        true mean and contrast of that patch, as in figure 3 of Cheng et al. (2023).
+        All are in [−1, 1]. A prediction is in units of its normalised patch, so it is shown with
+        the true mean and contrast of that patch.
         """
         image = self.image(crops)
         visible, masked = self.masks(keys, image)
-        predicted = self.model.apply({"params": params}, image, visible, masked)
+        predicted = self.predict(params, image, visible, masked)
         patch, grid = self.model.patch_zyx, token_grid(image.shape[1:4], self.model.patch_zyx)
         patches = patchify(image, patch)
         truth = take_tokens(patches, masked)

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from ml_collections import ConfigDict
 
+from maemem.config import Config
 from maemem.data.crops import check_crops
 from maemem.data.datasets import open_dataset
 from maemem.data.volumes import Volume, shared_context
@@ -32,7 +32,7 @@ class Mix(NamedTuple):
     weights: list[float]
 
 
-def open_mix(config: ConfigDict, volumes: ConfigDict, workdir: pathlib.Path) -> Mix:
+def open_mix(config: Config, volumes: Config, workdir: pathlib.Path) -> Mix:
     """Opens the volumes of one set, converting or making what must be, in WORKDIR/cache.
 
     Raises:
@@ -67,7 +67,7 @@ def open_mix(config: ConfigDict, volumes: ConfigDict, workdir: pathlib.Path) -> 
     return Mix(opened, weights)
 
 
-def compute(config: ConfigDict) -> Compute:
+def compute(config: Config) -> Compute:
     """How networks are computed here.
 
     Raises:
@@ -77,11 +77,15 @@ def compute(config: ConfigDict) -> Compute:
     if name not in ("auto", *_DTYPES):
         raise ValueError(f"runtime.dtype {name!r} is unknown; choose auto or one of {[*_DTYPES]}")
     dtype = _DTYPES[("float32" if platform == "cpu" else "bfloat16") if name == "auto" else name]
-    fused = platform == "gpu" and dtype == jnp.bfloat16
-    return Compute(dtype, config.runtime.remat, config.model.scan, "cudnn" if fused else "xla")
+    attention = "xla"
+    if platform == "gpu" and dtype == jnp.bfloat16:
+        attention = "cudnn"
+    elif platform == "cpu" and jax.device_count() == 1:
+        attention = "sequential"
+    return Compute(dtype, config.runtime.remat, config.model.scan, attention)
 
 
-def reconstruction(config: ConfigDict) -> Reconstruction:
+def reconstruction(config: Config) -> Reconstruction:
     """The pre-training objective with its network."""
     masking = config.pretrain.masking
     return Reconstruction(
@@ -99,7 +103,7 @@ def reconstruction(config: ConfigDict) -> Reconstruction:
     )
 
 
-def optimizer_settings(optimizer: ConfigDict, steps: int) -> OptimizerSettings:
+def optimizer_settings(optimizer: Config, steps: int) -> OptimizerSettings:
     """An optimizer section of a config, for a run of so many steps."""
     return OptimizerSettings(
         optimizer.learning_rate,

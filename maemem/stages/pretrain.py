@@ -12,9 +12,9 @@ import jax
 import numpy as np
 from clu import parameter_overview
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
 from maemem import pictures
+from maemem.config import Config
 from maemem.data.crops import check_disjoint
 from maemem.data.pipeline import batches, fixed_crops
 from maemem.objectives.reconstruction import Reconstruction
@@ -28,11 +28,11 @@ from maemem.training.step import TrainState, init_state, make_train_step, sample
 log = logging.getLogger(__name__)
 
 # Held-out crops and masks are the same whatever the run's seed, so that runs compare.
-_EVAL_SEED = 0
+EVAL_SEED = 0
 _PICTURED_CROPS = 3
 
 
-def run(config: ConfigDict, workdir: pathlib.Path) -> None:
+def run(config: Config, workdir: pathlib.Path) -> None:
     """Runs the stage, from its last checkpoint on where there is one.
 
     Args:
@@ -97,7 +97,7 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> None:
     log.info("reconstruction: %s", folder / "reconstruction.png")
 
 
-def _train_batches(config: ConfigDict, mix: Mix, first_step: int):
+def _train_batches(config: Config, mix: Mix, first_step: int):
     return batches(
         mix.volumes,
         mix.weights,
@@ -114,7 +114,7 @@ def _train_batches(config: ConfigDict, mix: Mix, first_step: int):
 
 
 def _make_evaluate(
-    config: ConfigDict,
+    config: Config,
     objective: Reconstruction,
     mix: Mix,
     mesh: Mesh,
@@ -123,16 +123,16 @@ def _make_evaluate(
 ):
     """What an evaluation does: scores the held-out crops, and draws some of them."""
     count = config.pretrain.eval_crops
-    held_out = fixed_crops(mix.volumes, mix.weights, config.data.crop_zyx, count, _EVAL_SEED)
+    held_out = fixed_crops(mix.volumes, mix.weights, config.data.crop_zyx, count, EVAL_SEED)
     rows = np.array_split(np.arange(count), jax.process_count())[jax.process_index()]
     crops = place(held_out[rows], mesh)
     pictured = held_out[:_PICTURED_CROPS]
 
     def score(params, crops):
-        return objective.evaluate(params, crops, sample_keys(_EVAL_SEED, 0, len(crops))).mean()
+        return objective.evaluate(params, crops, sample_keys(EVAL_SEED, 0, len(crops))).mean()
 
     def show(params, crops):
-        return objective.reconstruct(params, crops, sample_keys(_EVAL_SEED, 0, len(crops)))
+        return objective.reconstruct(params, crops, sample_keys(EVAL_SEED, 0, len(crops)))
 
     score = jax.jit(score, in_shardings=(None, batch_sharding(mesh)))
     show = jax.jit(show, out_shardings=replicated(mesh))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import pathlib
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import jax
 import orbax.checkpoint as ocp
@@ -71,7 +71,7 @@ class Checkpoints:
                 continue
             if step != steps[0]:
                 log.warning("falling back to the checkpoint of step %d", step)
-            return state
+            return cast(State, state)
         if steps:
             raise ValueError(
                 f"none of the checkpoints in {self._folder} can be read; they were moved to "

@@ -16,8 +16,8 @@ _SMALLEST_SHARDED = 2**14
 def join_cluster() -> None:
     """Joins the other processes of this run, when the environment says that there are any.
 
-    It says so by `JAX_COORDINATOR_ADDRESS` with `JAX_NUM_PROCESSES` and `JAX_PROCESS_ID`, or by what
-    SLURM, Open MPI and Cloud TPU slices set, which JAX reads by itself.
+    It says so by `JAX_COORDINATOR_ADDRESS` with `JAX_NUM_PROCESSES` and `JAX_PROCESS_ID`, or by
+    what SLURM, Open MPI and Cloud TPU slices set, which JAX reads by itself.
 
     Raises:
       ValueError: if only some of the three JAX_ variables are set.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import logging
@@ -51,9 +52,8 @@ class MetricWriter:
         os.replace(rewritten, path)
         self._file = path.open("a")
         if importlib.util.find_spec("tensorboardX"):
-            from tensorboardX import SummaryWriter
-
-            self._board = SummaryWriter(str(folder), purge_step=first_step + 1)
+            board = importlib.import_module("tensorboardX")
+            self._board = board.SummaryWriter(str(folder), purge_step=first_step + 1)
 
     def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
         """One row: to the file, to TensorBoard and, as one line, to the log."""

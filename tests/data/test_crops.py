@@ -1,11 +1,11 @@
 """Crop positions: reproducible, uniform, shared by weight; and the checks of a mix."""
 
 import dataclasses
+import logging
 
 import numpy as np
 import pytest
 import tensorstore as ts
-from absl import logging
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from maemem.models.layers import Compute
+from maemem.models.layers import Compute, attend
 from maemem.models.mae import MaskedAutoencoder
 from maemem.models.masking import mask_tokens
 from maemem.models.variants import ENCODERS
@@ -114,6 +114,18 @@ def test_scan_and_remat_change_no_result():
         blocks["blocks"] = jax.tree.map(lambda *leaves: jnp.stack(leaves), *rows)
     scanned = small(rotary=True, compute=Compute(scan=True, remat=True))
     np.testing.assert_allclose(scanned.apply(stacked, image, visible, masked), expected, atol=1e-5)
+
+
+def test_sequential_attention_is_attention():
+    heads = jax.random.normal(jax.random.key(0), (3, 2, 50, 4, 16))
+
+    def energy(heads, implementation):
+        return jnp.sin(attend(*heads, implementation)).sum()
+
+    for function in (energy, jax.grad(energy)):
+        np.testing.assert_allclose(
+            function(heads, "sequential"), function(heads, "xla"), rtol=1e-4, atol=1e-5
+        )
 
 
 def test_bfloat16_computes_with_float32_parameters():
