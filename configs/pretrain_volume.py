@@ -7,8 +7,8 @@
 
 The path is a store (zarr, N5, precomputed; a folder or a URL), a TIFF, an npy, a folder of sections
 or `file.h5:/dataset`. If the volume does not say its voxel size, do, for both sets:
-`--config.data.train.volume.voxel_size_nm='(40.,4.,4.)'`. The held-out region only has to be as large
-as a crop.
+`--config.data.train.volume.voxel_size_nm='(40.,4.,4.)'`. The held-out region only has to be as
+large as a crop.
 
 This is the article's recipe for sections (Cheng et al. 2023) with rotary position embedding.
 `configs/pretrain_volume.py:isotropic` cuts cubes instead: crops 48³, patches 8³.

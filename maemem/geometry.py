@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 Zyx = tuple[int, int, int]
 
@@ -71,7 +71,7 @@ class Box:
         return ", ".join(f"{a}:{b}" for a, b in pairs)
 
 
-def format_zyx(zyx: tuple[int, ...]) -> str:
+def format_zyx(zyx: Sequence[float]) -> str:
     """`(6, 96, 96)` as `6x96x96`."""
     return "x".join(str(n) for n in zyx)
 

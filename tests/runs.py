@@ -39,17 +39,24 @@ def command(workdir: pathlib.Path, **overrides) -> list[str]:
     ]
 
 
-def start(workdir: pathlib.Path, devices: int = 1, **overrides) -> subprocess.Popen:
-    """Starts a tiny run on so many (fake) devices."""
-    environment = os.environ | {
+def environment(devices: int, **variables: str) -> dict[str, str]:
+    """The environment of a process that sees so many (fake) devices."""
+    return os.environ | {
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
         "NPROC": "8",  # Else eight devices on two cores can starve each other.
         "JAX_PLATFORMS": "cpu",
+        **variables,
     }
+
+
+def start(
+    workdir: pathlib.Path, devices: int = 1, variables: dict[str, str] | None = None, **overrides
+) -> subprocess.Popen:
+    """Starts a tiny run on so many (fake) devices."""
     return subprocess.Popen(
         command(workdir, **overrides),
         cwd=REPOSITORY,
-        env=environment,
+        env=environment(devices, **(variables or {})),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

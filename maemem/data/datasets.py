@@ -47,6 +47,8 @@ def open_dataset(
       FileNotFoundError: if there is no such volume.
       ValueError: if it cannot serve; see `open_volume` and `convert`.
     """
+    if not path:
+        raise ValueError("a volume of the config has no path; name a store, a file or synthetic:")
     if path.startswith(_SYNTHETIC):
         path = _synthetic(path, cache)
     elif "://" not in path:
@@ -74,11 +76,21 @@ def _synthetic(path: str, cache: pathlib.Path) -> str:
         seed, artefacts = int(fields.get("seed", 0)), bool(int(fields.get("artefacts", 0)))
     except ValueError as error:
         raise ValueError(f"synthetic volume {path!r} cannot be read: {error}") from None
-    log.info("making synthetic tissue %s, once; later runs open %s", path, target)
-    tissue = make_tissue((z, y, x), (dz, dy, dx), seed=seed, artefacts=artefacts)
-    cache.mkdir(parents=True, exist_ok=True)
     image = target.with_suffix(".npy")
-    np.save(image, tissue.image)
-    convert(str(image), str(target), voxel_size_nm=tissue.voxel_size_nm, progress=False, wait=True)
-    image.unlink()
+    if not image.exists():
+        log.info("making synthetic tissue %s, once; later runs open %s", path, target)
+        tissue = make_tissue((z, y, x), (dz, dy, dx), seed=seed, artefacts=artefacts)
+        cache.mkdir(parents=True, exist_ok=True)
+        unfinished = image.with_suffix(f".{os.getpid()}")
+        with unfinished.open("wb") as file:
+            np.save(file, tissue.image)
+        # Whoever made it and when, it is the same: a conversion that was killed goes on from it.
+        os.utime(unfinished, (0, 0))
+        unfinished.replace(image)
+    try:
+        convert(str(image), str(target), voxel_size_nm=(dz, dy, dx), progress=False, wait=True)
+    except (FileExistsError, FileNotFoundError):  # Another process of this run was faster.
+        if not target.exists():
+            raise
+    image.unlink(missing_ok=True)
     return str(target)

@@ -22,7 +22,7 @@ def token_grid(crop_zyx: Sequence[int], patch_zyx: Zyx) -> Zyx:
         if crop % patch:
             nearest = sorted({crop // patch * patch or patch, (crop // patch + 1) * patch})
             raise ValueError(
-                f"crop {format_zyx(tuple(crop_zyx))} is not divisible by patch {format_zyx(patch_zyx)} "
+                f"crop {format_zyx(crop_zyx)} is not divisible by patch {format_zyx(patch_zyx)} "
                 f"along {axis}; nearest: {' or '.join(map(str, nearest))}"
             )
     z, y, x = (crop // patch for crop, patch in zip(crop_zyx, patch_zyx, strict=True))

@@ -134,7 +134,9 @@ def _make_evaluate(
     def show(params, crops):
         return objective.reconstruct(params, crops, sample_keys(EVAL_SEED, 0, len(crops)))
 
-    score = jax.jit(score, in_shardings=(None, batch_sharding(mesh)))
+    score = jax.jit(
+        score, in_shardings=(None, batch_sharding(mesh)), out_shardings=replicated(mesh)
+    )
     show = jax.jit(show, out_shardings=replicated(mesh))
 
     def evaluate(state: TrainState, step: int) -> dict[str, float]:

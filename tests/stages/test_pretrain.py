@@ -3,6 +3,7 @@
 import json
 import random
 import signal
+import socket
 import time
 
 import matplotlib
@@ -220,3 +221,36 @@ def test_scan_remat_and_ema_train(tmp_path):
     process.communicate()
     runs.run(tmp_path / "killed", **options)
     assert_same_arrays(final_params(tmp_path / "whole"), final_params(tmp_path / "killed"))
+
+
+def free_port() -> int:
+    with socket.socket() as server:
+        server.bind(("localhost", 0))
+        return server.getsockname()[1]
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one(whole, tmp_path):
+    """As on two hosts: the same losses, and one set of files."""
+    address = f"localhost:{free_port()}"
+    processes = [
+        runs.start(
+            tmp_path,
+            variables={
+                "JAX_COORDINATOR_ADDRESS": address,
+                "JAX_NUM_PROCESSES": "2",
+                "JAX_PROCESS_ID": str(index),
+            },
+        )
+        for index in range(2)
+    ]
+    outputs = [process.communicate(timeout=200)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], "\n".join(outputs)
+    rows, expected = runs.metrics(tmp_path), runs.metrics(whole)
+    for name in ("step", "loss", "gradient_norm"):
+        np.testing.assert_allclose(
+            [row[name] for row in rows], [row[name] for row in expected], rtol=1e-4
+        )
+    np.testing.assert_allclose(
+        rows[-1]["eval_masked_mse"], expected[-1]["eval_masked_mse"], rtol=1e-4
+    )

@@ -1,0 +1,44 @@
+import subprocess
+import sys
+
+import pytest
+
+from maemem.training.mesh import check_batch_size, join_cluster
+from tests.runs import REPOSITORY, environment
+
+_SHARDING = """
+import jax, jax.numpy as jnp, numpy as np
+from jax.sharding import PartitionSpec as P
+from maemem.training.mesh import make_mesh, place, state_sharding
+
+mesh = make_mesh()
+state = {"wide": jnp.zeros((256, 1024)), "odd": jnp.zeros((1023, 255)), "bias": jnp.zeros(1024)}
+split = state_sharding(mesh, state, fsdp=True)
+assert split["wide"].spec == P(None, "data"), split
+assert split["odd"].spec == split["bias"].spec == P(), split
+whole = state_sharding(mesh, state, fsdp=False)
+assert all(s.spec == P() for s in whole.values()), whole
+placed = jax.device_put(state, split)
+assert placed["wide"].addressable_shards[0].data.shape == (256, 128)
+batch = place(np.arange(16).reshape(16, 1), mesh)
+rows = [shard.data.ravel().tolist() for shard in batch.addressable_shards]
+assert rows == [[2 * i, 2 * i + 1] for i in range(8)], rows
+"""
+
+
+def test_large_parameters_are_split_over_devices():
+    subprocess.run(
+        [sys.executable, "-c", _SHARDING], cwd=REPOSITORY, env=environment(8), check=True
+    )
+
+
+def test_a_batch_that_devices_do_not_divide_is_refused():
+    with pytest.raises(ValueError, match=r"batch_size 7 is not divisible by .* nearest: 6 or 8"):
+        check_batch_size(7, 2)
+    check_batch_size(8, 2)
+
+
+def test_half_a_cluster_is_refused(monkeypatch):
+    monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", "localhost:1234")
+    with pytest.raises(ValueError, match=r"needs all of .*JAX_PROCESS_ID"):
+        join_cluster()
