@@ -19,16 +19,17 @@ import json
 import pathlib
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 from ml_collections import config_flags
 from scipy.interpolate import LinearNDInterpolator, NearestNDInterpolator
 from tqdm import tqdm
 
+from maemem.build import open_mix, reconstruction
 from maemem.data.pipeline import fixed_crops
 from maemem.models.patches import patchify
 from maemem.objectives.reconstruction import take_tokens
-from maemem.stages.build import open_mix, reconstruction
 from maemem.stages.pretrain import EVAL_SEED
 from maemem.training.step import sample_keys
 
@@ -40,7 +41,7 @@ _CROPS = flags.DEFINE_integer("crops", 0, "Use the first so many held-out crops;
 def main(argv: list[str]) -> None:
     config = _CONFIG.value
     objective = reconstruction(config)
-    mix = open_mix(config, config.data.validation, pathlib.Path(_WORKDIR.value or ""))
+    mix = open_mix(config, "validation", pathlib.Path(_WORKDIR.value or ""))
     count = config.pretrain.eval_crops
     crops = fixed_crops(mix.volumes, mix.weights, config.data.crop_zyx, count, EVAL_SEED)
     image = objective.image(jnp.asarray(crops))

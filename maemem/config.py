@@ -5,8 +5,10 @@ An experiment in `configs/` starts from `pretraining()` and changes what it want
 
 from __future__ import annotations
 
+import fcntl
 import importlib.metadata
 import json
+import logging
 import os
 import pathlib
 import platform
@@ -16,12 +18,16 @@ from typing import Any, TypeAlias
 
 from ml_collections import ConfigDict
 
+log = logging.getLogger(__name__)
+
 # A ConfigDict. Type checkers cannot follow its fields; that all of them exist is what its lock and
 # the tests of the configs are for.
 Config: TypeAlias = Any
 
 # What a restart may change: it says how a run is computed, not what.
 RUNTIME_FIELDS = ("stages", "runtime")
+
+_LOCKS = []  # Open files, which hold their locks.
 
 _PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "tensorstore", "grain", "numpy")
 
@@ -66,6 +72,7 @@ def pretraining() -> Config:
     config.model.encoder = transformer(768, 12, 12)
     config.model.decoder = transformer(512, 4, 16)
     config.model.rotary = False  # Rotary position embedding on top of sin-cos.
+    config.model.dtype = "auto"  # Of compute. auto: bfloat16 on GPU and TPU, float32 on CPU.
     config.model.scan = False  # Loop over stacked blocks: compiles faster, for deep models.
 
     config.pretrain = ConfigDict()
@@ -90,7 +97,6 @@ def pretraining() -> Config:
     config.pretrain.keep_checkpoints = 3
 
     config.runtime = ConfigDict()
-    config.runtime.dtype = "auto"  # Of compute. auto: bfloat16 on GPU and TPU, float32 on CPU.
     config.runtime.remat = False  # Recompute activations in the backward pass, to save memory.
     config.runtime.fsdp = False  # Split parameters and optimizer state over the devices.
     config.runtime.cache_bytes = 1 << 30  # Of decoded chunks, shared by all volumes.
@@ -108,26 +114,36 @@ def claim_workdir(config: Config, workdir: pathlib.Path, stages: Iterable[str]) 
     """Records the config in WORKDIR/config.json, or compares it with what is recorded there.
 
     Beside it are recorded the versions of the libraries and the commit of maemem. A workdir in
-    which no stage has begun (a folder `WORKDIR/STAGE`) may be claimed anew.
+    which no stage has begun (a folder `WORKDIR/STAGE`) may be claimed anew. It is locked until this
+    process ends.
 
     Raises:
-      ValueError: if the workdir was made with another config, naming each field that differs; or if
-        its record cannot be read.
+      ValueError: if the workdir was made with another config, naming each field that differs; if
+        its record cannot be read; or if another process works in it.
     """
     path = workdir / "config.json"
-    if path.exists() and any((workdir / stage).exists() for stage in stages):
+    workdir.mkdir(parents=True, exist_ok=True)
+    _lock(workdir)
+    record = {"config": config.to_dict(), "versions": _versions(), "commit": _commit()}
+    if any((workdir / stage).exists() for stage in stages):
         try:
-            before = json.loads(path.read_text())["config"]
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise ValueError(f"{path} is damaged ({error}); use another workdir") from None
-        differences = describe_differences(before, config)
+            before = json.loads(path.read_text())
+            differences = describe_differences(before["config"], config)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(
+                f"{workdir} holds results, but no readable config.json of theirs ({error}); use "
+                f"another workdir"
+            ) from None
         if differences:
             raise ValueError(
                 f"{workdir} was made with another config; use another workdir, or the fields that "
                 f"it was made with:\n{differences}"
             )
-    record = {"config": config.to_dict(), "versions": _versions(), "commit": _commit()}
-    workdir.mkdir(parents=True, exist_ok=True)
+        for name in ("versions", "commit"):
+            if before.get(name) != record[name]:
+                log.warning("%s was begun with %s %s", workdir, name, before.get(name))
+                log.warning("it goes on with %s", record[name])
+        return
     temporary = path.with_suffix(".tmp")
     temporary.write_text(json.dumps(record, indent=2, default=str) + "\n")
     os.replace(temporary, path)
@@ -157,6 +173,16 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def _lock(workdir: pathlib.Path) -> None:
+    """Holds WORKDIR/.lock until the process ends; the system then lets go of it."""
+    file = (workdir / ".lock").open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise ValueError(f"another process works in {workdir}; use another workdir") from None
+    _LOCKS.append(file)
+
+
 def _versions() -> dict[str, str]:
     versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
     return {"python": platform.python_version(), "maemem": _own_version(), **versions}
@@ -170,9 +196,46 @@ def _own_version() -> str:
 
 def _commit() -> str | None:
     """The commit of the checkout that maemem runs from; None where it was installed otherwise."""
-    folder = pathlib.Path(__file__).parent
-    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40"]
+    root = pathlib.Path(__file__).resolve().parents[1]
+    if not (root / ".git").exists():
+        return None
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40"]
+    command += ["--exclude=*"]  # The bare commit, even where there are tags.
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
+
+
+def check_config(config: Config) -> None:
+    """Looks for values that no run can work with, so that it is said before anything is opened.
+
+    Raises:
+      ValueError: naming the field, its value and what is expected.
+    """
+    model, settings = config.model, config.pretrain
+    triples = {"data.crop_zyx": config.data.crop_zyx, "model.patch_zyx": model.patch_zyx}
+    for name, triple in triples.items():
+        whole = all(isinstance(n, int) and n > 0 for n in triple)
+        _expect(name, triple, len(triple) == 3 and whole, "three positive whole numbers z, y, x")
+    for name, size in (("encoder", model.encoder), ("decoder", model.decoder)):
+        fits = min(size.width, size.depth, size.heads) > 0 and size.width % (2 * size.heads) == 0
+        expected = "positive, the width an even multiple of heads"
+        _expect(f"model.{name}", size.to_dict(), fits, expected)
+    positive = ("steps", "batch_size", "accumulation", "eval_crops", "keep_checkpoints")
+    for name in (*positive, "log_every", "eval_every", "checkpoint_every"):
+        _expect(f"pretrain.{name}", settings[name], settings[name] > 0, "at least 1")
+    low, high = config.data.intensity_range
+    _expect("data.intensity_range", (low, high), low < high, "a lower and a higher intensity")
+    _expect("pretrain.ema_decay", settings.ema_decay, 0 <= settings.ema_decay < 1, "in [0, 1)")
+    decoded = settings.masking.decoded
+    _expect("pretrain.masking.decoded", decoded, decoded >= 0, "0 (all), or how many tokens")
+    _expect("seed", config.seed, 0 <= config.seed < 2**32, "from 0 to 2**32 - 1")
+    for name, least in (("cache_bytes", 0), ("prefetch", 0), ("read_threads", 1)):
+        value = config.runtime[name]
+        _expect(f"runtime.{name}", value, value >= least, f"at least {least}")
+
+
+def _expect(name: str, value: Any, holds: bool, expected: str) -> None:
+    if not holds:
+        raise ValueError(f"{name} is {value}; expected: {expected}")

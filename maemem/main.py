@@ -30,12 +30,10 @@ def main(argv: list[str]) -> None:
     log_to_terminal()
 
     # Imported late: a misspelt flag should not have to wait for JAX.
-    import jax
-
     from maemem.config import claim_workdir
     from maemem.stages import pretrain
     from maemem.training.loop import NonFiniteLoss
-    from maemem.training.mesh import join_cluster
+    from maemem.training.mesh import join_cluster, on_first_process
 
     stages = {"pretrain": pretrain.run}
     config, workdir = _CONFIG.value.lock(), pathlib.Path(_WORKDIR.value or "")
@@ -44,20 +42,30 @@ def main(argv: list[str]) -> None:
         if unknown:
             raise ValueError(f"unknown stages {unknown}; choose from {list(stages)}")
         join_cluster()
-        if jax.process_index() == 0:
-            claim_workdir(config, workdir, stages)
+        on_first_process(lambda: claim_workdir(config, workdir, stages))
         for name in config.stages:
             log.info("stage %s, in %s", name, workdir)
             stages[name](config, workdir)
     except (ValueError, OSError, NonFiniteLoss) as error:
         log.error("error: %s", error, exc_info=_TRACEBACK.value)
         sys.exit(1)
+    except KeyboardInterrupt:
+        log.error("interrupted before a checkpoint could be written")
+        sys.exit(130)
+
+
+def parse_flags(argv: list[str]) -> list[str]:
+    """Parses the command line; a field that a config does not have is one line, not a traceback."""
+    try:
+        return app.parse_flags_with_usage(argv)
+    except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
+        sys.exit(f"error: {error}")
 
 
 def run() -> None:
     """Parses the flags and runs `main`."""
     flags.mark_flags_as_required(["config", "workdir"])
-    app.run(main)
+    app.run(main, flags_parser=parse_flags)
 
 
 if __name__ == "__main__":

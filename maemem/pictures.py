@@ -75,4 +75,5 @@ def _save(figure: Figure, path: pathlib.Path) -> np.ndarray:
     temporary = path.with_suffix(".tmp")
     figure.savefig(temporary, format="png", dpi=110)
     os.replace(temporary, path)
-    return matplotlib.image.imread(path, format="png")[..., :3]
+    pixels = matplotlib.image.imread(path, format="png")[..., :3]
+    return (255 * pixels).round().astype(np.uint8)

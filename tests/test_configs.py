@@ -5,8 +5,8 @@ import runpy
 import jax
 import pytest
 
+from maemem.build import optimizer_settings, reconstruction
 from maemem.models.variants import ENCODERS
-from maemem.stages.build import optimizer_settings, reconstruction
 from tests.runs import REPOSITORY
 
 CONFIGS = sorted(path.stem for path in (REPOSITORY / "configs").glob("*.py"))

@@ -27,11 +27,9 @@ from tqdm import tqdm
 
 from maemem.data import ledger, omezarr, volumes
 from maemem.data.formats import VoxelSize
-from maemem.data.readers import Source, identify, is_foreign, open_source
+from maemem.data.readers import Source, identify, open_source
 from maemem.geometry import Zyx, blocks, format_zyx
 from maemem.logs import log_to_terminal
-
-__all__ = ["convert", "converted", "is_foreign"]
 
 # Not __name__: as a command, this module is called __main__.
 log = logging.getLogger("maemem.data.convert")
@@ -101,6 +99,7 @@ def converted(source: str, cache_folder: str, *, voxel_size_nm: VoxelSize | None
       FileNotFoundError, ValueError: as `convert` does.
     """
     path, stamp = identify(source)
+    voxel_size_nm = _floats(voxel_size_nm)
     key = hashlib.sha256(json.dumps([path, stamp, voxel_size_nm]).encode()).hexdigest()[:12]
     stem = Path(path.split(":")[0]).stem
     output = Path(cache_folder).resolve() / f"{stem}-{key}.zarr"
@@ -108,9 +107,20 @@ def converted(source: str, cache_folder: str, *, voxel_size_nm: VoxelSize | None
         return str(output)
     log.info("converting %s to %s, once; later runs open the copy", source, output)
     output.parent.mkdir(parents=True, exist_ok=True)
-    with contextlib.suppress(FileExistsError):  # another process has finished it meanwhile
+    try:
         convert(source, str(output), voxel_size_nm=voxel_size_nm, wait=True)
+    except (FileExistsError, FileNotFoundError):
+        if not output.exists():  # Else another process has finished it meanwhile.
+            raise
     return str(output)
+
+
+def _floats(voxel_size_nm: VoxelSize | None) -> VoxelSize | None:
+    """The same size, whether it was written 4 or 4.0."""
+    if voxel_size_nm is None:
+        return None
+    z, y, x = voxel_size_nm
+    return float(z), float(y), float(x)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import logging
 import os
 import pathlib
+import tempfile
 import urllib.parse
 
 import numpy as np
 import tensorstore as ts
 
-from maemem.data.convert import convert, converted, is_foreign
+from maemem.data.convert import convert, converted
 from maemem.data.formats import VoxelSize
+from maemem.data.readers import identify, is_foreign
 from maemem.data.synthetic import make_tissue
 from maemem.data.volumes import Volume, open_volume
 
@@ -53,9 +56,12 @@ def open_dataset(
         path = _synthetic(path, cache)
     elif "://" not in path:
         path = os.path.join(os.path.expanduser(root), os.path.expanduser(path))
-    if is_foreign(path):
-        path = converted(path, str(cache), voxel_size_nm=voxel_size_nm)
-    return open_volume(path, voxel_size_nm=voxel_size_nm, region=region, context=context)
+    if not is_foreign(path):
+        return open_volume(path, voxel_size_nm=voxel_size_nm, region=region, context=context)
+    copy = converted(path, str(cache), voxel_size_nm=voxel_size_nm)
+    volume = open_volume(copy, voxel_size_nm=voxel_size_nm, region=region, context=context)
+    # The original, not the copy, tells whether two volumes are of the same data.
+    return dataclasses.replace(volume, source=identify(path)[0])
 
 
 def _synthetic(path: str, cache: pathlib.Path) -> str:
@@ -81,9 +87,9 @@ def _synthetic(path: str, cache: pathlib.Path) -> str:
         log.info("making synthetic tissue %s, once; later runs open %s", path, target)
         tissue = make_tissue((z, y, x), (dz, dy, dx), seed=seed, artefacts=artefacts)
         cache.mkdir(parents=True, exist_ok=True)
-        unfinished = image.with_suffix(f".{os.getpid()}")
-        with unfinished.open("wb") as file:
+        with tempfile.NamedTemporaryFile(dir=cache, delete=False) as file:
             np.save(file, tissue.image)
+        unfinished = pathlib.Path(file.name)
         # Whoever made it and when, it is the same: a conversion that was killed goes on from it.
         os.utime(unfinished, (0, 0))
         unfinished.replace(image)

@@ -68,7 +68,7 @@ def identify(path: str) -> tuple[str, str]:
         stats = [(p.name, p.stat()) for p in _sections(file)]
         listed = "\n".join(f"{name} {s.st_size} {s.st_mtime_ns}" for name, s in stats)
         return str(file), f"{len(stats)} sections {hashlib.sha256(listed.encode()).hexdigest()}"
-    dataset = f":{hdf5['dataset']}" if hdf5 and hdf5["dataset"] else ""
+    dataset = f":/{hdf5['dataset'].lstrip('/')}" if hdf5 and hdf5["dataset"] else ""
     stat = file.stat()
     return f"{file}{dataset}", f"{stat.st_size} bytes, mtime {stat.st_mtime_ns} ns"
 

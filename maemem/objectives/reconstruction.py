@@ -5,7 +5,6 @@ from typing import cast
 
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
 from jaxtyping import Array, Float, Int, Key, PyTree, Shaped
 
 from maemem.models.mae import MaskedAutoencoder
@@ -39,7 +38,8 @@ class Reconstruction:
       intensity_range: the raw intensities that become −1 and 1.
       strategy: of masking, see `masking.visible_count`.
       ratio: the share of tokens to mask.
-      decoded: how many masked tokens, drawn at random, a training step decodes; all, if None.
+      decoded: how many of a crop's masked tokens a training step decodes, those of units drawn at
+        random (see `masking.mask_tokens`); all, if None.
     """
 
     model: MaskedAutoencoder
@@ -71,7 +71,7 @@ class Reconstruction:
           ValueError: as `masks`.
         """
         image = jnp.zeros((1, *crop_zyx, 1), jnp.float32)
-        return nn.meta.unbox(self.model.init(key, image, *self.masks(key[None], image))["params"])
+        return self.model.init(key, image, *self.masks(key[None], image))["params"]
 
     def predict(
         self, params: PyTree, image: Image, visible: Int[Array, "b v"], masked: Int[Array, "b m"]

@@ -41,58 +41,59 @@ class Checkpoints:
             # force: Orbax would else let its own interval policy decide.
             self._manager.save(step, args=ocp.args.StandardSave(state), force=True)
 
+    def wait(self) -> None:
+        """Returns once all that was saved is on disk."""
+        self._manager.wait_until_finished()
+
     def describe_last(self) -> str:
         """The newest whole checkpoint in words, once all are written."""
-        self._manager.wait_until_finished()
+        self.wait()
         step = self._manager.latest_step()
         return "none yet" if step is None else f"step {step} in {self._folder / str(step)}"
 
     def restore(self, like: State) -> State | None:
         """The newest state that can be read, or None where there is no checkpoint yet.
 
-        A damaged one is moved out of the way, into a folder `damaged` beside the checkpoints.
+        Newer ones that cannot be read are then moved to a folder `damaged` beside the checkpoints.
+        Where none can be read, all stay where they are.
 
         Args:
-          like: a state of the same shapes and dtypes, lying on the devices as the result shall.
+          like: the `jax.ShapeDtypeStruct`s of a state, with the shardings that it shall have.
 
         Raises:
           ValueError: if there are checkpoints, but none can be read.
         """
-        abstract = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like
-        )
         steps = sorted(self._manager.all_steps(), reverse=True)
+        unreadable = []
         for step in steps:
             try:
-                state = self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
+                state = self._manager.restore(step, args=ocp.args.StandardRestore(like))
             except Exception as error:  # Whatever a damaged file makes Orbax raise.
-                log.warning("checkpoint of step %d cannot be read (%s)", step, _first_line(error))
-                self._set_aside(step)
+                reason = f"{type(error).__name__}: {str(error).strip()[:300]}"
+                log.warning("checkpoint of step %d cannot be read (%s)", step, reason)
+                unreadable.append(step)
                 continue
-            if step != steps[0]:
+            if unreadable:
                 log.warning("falling back to the checkpoint of step %d", step)
+                self._set_aside(unreadable)
             return cast(State, state)
         if steps:
             raise ValueError(
-                f"none of the checkpoints in {self._folder} can be read; they were moved to "
-                f"{self._folder.parent / 'damaged'}. Start again in a new workdir"
+                f"none of the checkpoints in {self._folder} can be read (see above); nothing was "
+                f"changed. If they are lost, start again in a new workdir"
             )
         return None
 
-    def _set_aside(self, step: int) -> None:
-        """Moves a damaged checkpoint out of the manager's sight."""
+    def _set_aside(self, steps: list[int]) -> None:
+        """Moves damaged checkpoints out of the manager's sight."""
         if jax.process_index() == 0:
             damaged = self._folder.parent / "damaged"
             damaged.mkdir(exist_ok=True)
-            free = (damaged / f"{step}-{i}" for i in range(1_000_000))
-            target = next(path for path in free if not path.exists())
-            (self._folder / str(step)).rename(target)
-            log.warning("moved it to %s", target)
+            for step in steps:
+                free = (damaged / f"{step}-{i}" for i in range(1_000_000))
+                target = next(path for path in free if not path.exists())
+                (self._folder / str(step)).rename(target)
+                log.warning("moved the damaged one to %s", target)
         if jax.process_count() > 1:
-            multihost_utils.sync_global_devices(f"damaged checkpoint {step}")
+            multihost_utils.sync_global_devices("damaged checkpoints are set aside")
         self._manager.reload()
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip().split("\n")[0][:200]
-    return f"{type(error).__name__}: {text}"

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 class NonFiniteLoss(FloatingPointError):
-    """The loss, or its gradient, became infinite or not a number."""
+    """The loss, its gradient or the parameters became infinite or not a number."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,12 +73,14 @@ class StopSignal:
             signal.signal(number, handler)
 
     def _note(self, number: int, _) -> None:
-        if self.number:  # Asked twice, so somebody does not want to wait for the checkpoint.
+        # Ctrl-C twice: somebody does not want to wait for the checkpoint. Schedulers, however, may
+        # well send SIGTERM twice.
+        if self.number == number == signal.SIGINT:
             raise KeyboardInterrupt
         self.number = number
 
     def asked(self, step: int) -> bool:
-        """The same answer on all processes."""
+        """The same answer on all processes, of which only SIGTERM can stop more than one."""
         if jax.process_count() > 1 and multihost_utils.reached_preemption_sync_point(step):
             self.number = signal.SIGTERM
         return self.number != 0
@@ -117,7 +119,8 @@ def train(
       SystemExit: after a signal, with status 128 + its number, once a checkpoint is written.
     """
     first = int(state.step)
-    rate = _Rate(first)
+    # The first step compiles; it starts the clock.
+    rate = _Rate(first + 1)
     before: Metrics | None = None
     with progress_bar(schedule.steps, first, "step") as bar, StopSignal() as stop:
         for step, batch in zip(range(first + 1, schedule.steps + 1), batches, strict=False):
@@ -134,35 +137,42 @@ def train(
             bar.update()
             if evaluating or schedule.due(schedule.log_every, step):
                 row = {name: float(value) for name, value in metrics.items()}
-                row["crops_per_second"] = rate.per_second(step) * len(batch) * jax.process_count()
+                steps_per_second = rate.per_second(step)
+                if steps_per_second:
+                    row["crops_per_second"] = steps_per_second * len(batch) * jax.process_count()
                 bar.set_postfix(loss=f"{row['loss']:.4f}", refresh=False)
                 if evaluating:
                     row |= evaluate(state, step)
                 writer.write_scalars(step, row)
             if saving:
                 checkpoints.save(step, state)
-            if saving or evaluating:
+            if saving or evaluating or step == first + 1:
                 rate.pause(step)
             if stopping and step < schedule.steps:
                 log.warning("stopped after step %d: %s", step, signal.strsignal(stop.number))
                 log.warning("saved %s; the same command goes on there", checkpoints.describe_last())
                 raise SystemExit(128 + stop.number)
+        checkpoints.wait()
     return state
 
 
 def _check_finite(metrics: Metrics, step: int, checkpoints: Checkpoints) -> None:
-    loss, norm = float(metrics["loss"]), float(metrics["gradient_norm"])
-    if not (math.isfinite(loss) and math.isfinite(norm)):
+    """Looks at the loss, and at the parameters that the step made of it."""
+    values = {name: float(value) for name, value in metrics.items()}
+    if not all(map(math.isfinite, values.values())):
+        described = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
         raise NonFiniteLoss(
-            f"at step {step} the loss is {loss} and its gradient's norm {norm}, at learning rate "
-            f"{float(metrics['learning_rate']):.3g}. The last good checkpoint is "
+            f"step {step} is not finite: {described}. The last good checkpoint is "
             f"{checkpoints.describe_last()}; nothing was overwritten. Try a smaller learning rate, "
             f"a longer warm-up or clip_norm, in a new workdir, and look for NaNs in the volumes"
         )
 
 
 class _Rate:
-    """Steps a second since it was last asked, pauses for evaluations and checkpoints left out."""
+    """Steps a second since it was last asked.
+
+    Evaluations, checkpoints and the first step, which compiles, are left out.
+    """
 
     def __init__(self, step: int):
         self.pause(step)
@@ -171,6 +181,7 @@ class _Rate:
         self._step, self._time = step, time.perf_counter()
 
     def per_second(self, step: int) -> float:
+        """0.0 while there is nothing to measure by."""
         rate = (step - self._step) / (time.perf_counter() - self._time)
         self.pause(step)
         return rate

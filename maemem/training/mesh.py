@@ -1,9 +1,11 @@
 """Devices as one mesh, and how batches and states lie on it."""
 
 import os
+from collections.abc import Callable
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
@@ -28,8 +30,10 @@ def join_cluster() -> None:
         given = [name for name, value in zip(names, values, strict=True) if value]
         raise ValueError(f"{', '.join(given)} set, but a cluster needs all of {', '.join(names)}")
     if all(values):
-        address, count, index = values
-        jax.distributed.initialize(address, int(count or 0), int(index or 0))
+        address, *numbers = values
+        if not all(number.isdecimal() for number in numbers if number):
+            raise ValueError(f"{names[1]} and {names[2]} are {numbers}; they must be whole numbers")
+        jax.distributed.initialize(address, *(int(number or 0) for number in numbers))
     elif (
         int(os.environ.get("SLURM_STEP_NUM_TASKS", 1)) > 1
         or int(os.environ.get("OMPI_COMM_WORLD_SIZE", 1)) > 1
@@ -38,9 +42,34 @@ def join_cluster() -> None:
         jax.distributed.initialize()
 
 
+def on_first_process(action: Callable[[], None]) -> None:
+    """Does something on process 0 while the others wait; if it fails there, all processes fail.
+
+    Raises:
+      ValueError: on process 0 whatever the action raises; on the others, naming it.
+    """
+    failure: Exception | None = None
+    if jax.process_index() == 0:
+        try:
+            action()
+        except (ValueError, OSError) as error:
+            failure = error
+    if jax.process_count() > 1:
+        failed = multihost_utils.broadcast_one_to_all(np.int32(failure is not None))
+        if failed and failure is None:
+            raise ValueError("process 0 has stopped with an error; see its output")
+    if failure:
+        raise failure
+
+
 def make_mesh() -> Mesh:
-    """All devices of all processes along one axis."""
-    return jax.make_mesh((jax.device_count(),), (AXIS,), axis_types=(AxisType.Auto,))
+    """All devices of all processes along one axis.
+
+    In the order of the processes, whatever their topology: so process p holds the p-th part of a
+    batch.
+    """
+    devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
+    return Mesh(np.array(devices), (AXIS,), axis_types=(AxisType.Auto,))
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
@@ -77,14 +106,23 @@ def state_sharding(mesh: Mesh, state: PyTree, fsdp: bool) -> PyTree:
     return jax.tree.map(of, state)
 
 
-def check_batch_size(batch_size: int, accumulation: int) -> None:
-    """Raises ValueError if the devices and accumulation steps do not divide the global batch."""
+def check_divisible(name: str, crops: int, accumulation: int) -> None:
+    """Checks that a batch can be split over devices and accumulation steps.
+
+    Args:
+      name: of the config field, for the message.
+      crops: its value.
+      accumulation: in how many parts a gradient is computed.
+
+    Raises:
+      ValueError: if it cannot.
+    """
     parts = jax.device_count() * accumulation
-    if batch_size % parts:
+    if crops < 1 or crops % parts:
+        near = {max(crops // parts, 1) * parts, max(crops // parts + 1, 1) * parts}
         raise ValueError(
-            f"batch_size {batch_size} is not divisible by {jax.device_count()} devices × "
-            f"{accumulation} accumulation steps; nearest: "
-            f"{max(batch_size // parts, 1) * parts} or {(batch_size // parts + 1) * parts}"
+            f"{name} {crops} is not divisible by {jax.device_count()} devices × "
+            f"{accumulation} accumulation steps; nearest: {' or '.join(map(str, sorted(near)))}"
         )
 
 

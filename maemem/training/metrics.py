@@ -30,7 +30,7 @@ def read_metrics(path: pathlib.Path) -> list[dict[str, float]]:
 class MetricWriter:
     """Writes scalars and pictures; the method names are those of `clu.metric_writers`.
 
-    Only the first process writes.
+    Only the first process writes. Use it as a context, or close it.
     """
 
     def __init__(self, folder: pathlib.Path, first_step: int):
@@ -42,11 +42,8 @@ class MetricWriter:
         if jax.process_index() != 0:
             return
         path = folder / "metrics.jsonl"
-        kept = (
-            [row for row in read_metrics(path) if row["step"] <= first_step]
-            if (path.exists())
-            else []
-        )
+        rows = read_metrics(path) if path.exists() else []
+        kept = [row for row in rows if row["step"] <= first_step]
         rewritten = path.with_suffix(".tmp")
         rewritten.write_text("".join(json.dumps(row) + "\n" for row in kept))
         os.replace(rewritten, path)
@@ -57,9 +54,10 @@ class MetricWriter:
 
     def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
         """One row: to the file, to TensorBoard and, as one line, to the log."""
-        if self._file:
-            self._file.write(json.dumps({"step": step, **scalars}) + "\n")
-            self._file.flush()
+        if not self._file:
+            return
+        self._file.write(json.dumps({"step": step, **scalars}) + "\n")
+        self._file.flush()
         if self._board:
             for name, value in scalars.items():
                 self._board.add_scalar(name, value, step)
@@ -70,6 +68,12 @@ class MetricWriter:
         if self._board:
             for name, image in images.items():
                 self._board.add_image(name, image, step, dataformats="HWC")
+
+    def __enter__(self) -> MetricWriter:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
 
     def close(self) -> None:
         """Ends all files."""

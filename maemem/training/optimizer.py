@@ -51,11 +51,9 @@ class OptimizerSettings:
             weight_decay=self.weight_decay,
             mask=_is_kernel,
         )
-        return (
-            optax.chain(optax.clip_by_global_norm(self.clip_norm), adamw)
-            if (self.clip_norm)
-            else adamw
-        )
+        if not self.clip_norm:
+            return adamw
+        return optax.chain(optax.clip_by_global_norm(self.clip_norm), adamw)
 
 
 def _is_kernel(params: PyTree) -> PyTree:

@@ -45,7 +45,7 @@ def sample_keys(seed: int, step: Int[Array, ""] | int, batch_size: int) -> Key[A
     return jax.vmap(lambda row: jax.random.fold_in(key, row))(jnp.arange(batch_size))
 
 
-def init_state(
+def state_maker(
     init: Callable[[Key[Array, ""]], PyTree],
     optimizer: optax.GradientTransformation,
     *,
@@ -53,8 +53,8 @@ def init_state(
     ema: bool,
     mesh: Mesh,
     fsdp: bool,
-) -> TrainState:
-    """A first state, made where it will lie.
+) -> tuple[TrainState, Callable[[], TrainState]]:
+    """What a state looks like, and a function that makes the first one.
 
     Args:
       init: makes the parameters from a key.
@@ -63,6 +63,10 @@ def init_state(
       ema: keep a moving average of the parameters.
       mesh: to lie on.
       fsdp: see `mesh.state_sharding`.
+
+    Returns:
+      The state's `jax.ShapeDtypeStruct`s with their shardings, which take no memory and suffice to
+      read a state from a checkpoint; and the function, which makes a state in place.
     """
 
     def make(key: Key[Array, ""]) -> TrainState:
@@ -71,8 +75,14 @@ def init_state(
         return TrainState(jnp.zeros((), jnp.int32), params, average, optimizer.init(params))
 
     key = jax.random.key(seed)
-    shardings = state_sharding(mesh, jax.eval_shape(make, key), fsdp)
-    return jax.jit(make, out_shardings=shardings)(key)
+    shapes = jax.eval_shape(make, key)
+    shardings = state_sharding(mesh, shapes, fsdp)
+    abstract = jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        shapes,
+        shardings,
+    )
+    return abstract, lambda: jax.jit(make, out_shardings=shardings)(key)
 
 
 def accumulated_gradient(
@@ -115,7 +125,7 @@ def make_train_step(
       loss: the mean loss of a batch.
       optimizer: how parameters follow the gradient.
       schedule: the learning rate as a function of the steps done, for the record.
-      state: any state of the run (its shapes are what matters).
+      state: any state of the run, or what it looks like.
       seed: of all that is random in a step.
       ema_decay: a step's decay of the moving average, where the state has one.
       accumulation: compute the gradient in this many parts.
@@ -124,7 +134,8 @@ def make_train_step(
 
     Returns:
       `(state, batch) -> (state, metrics)`; it consumes the state that it is given. The metrics are
-      `loss`, `learning_rate` and `gradient_norm` (before clipping) of this step.
+      `loss`, `learning_rate` and `gradient_norm` (before clipping) of this step, and the
+      `parameter_norm` after it.
     """
 
     def train_step(state: TrainState, batch: Shaped[Array, "b ..."]) -> tuple[TrainState, Metrics]:
@@ -139,6 +150,7 @@ def make_train_step(
             "loss": value,
             "learning_rate": jnp.asarray(schedule(state.step)),
             "gradient_norm": optax.global_norm(gradient),
+            "parameter_norm": optax.global_norm(params),
         }
         return TrainState(state.step + 1, params, ema, opt_state), metrics
 

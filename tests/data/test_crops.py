@@ -1,7 +1,6 @@
 """Crop positions: reproducible, uniform, shared by weight; and the checks of a mix."""
 
 import dataclasses
-import logging
 
 import numpy as np
 import pytest
@@ -10,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from maemem.data import crops
 from maemem.data.crops import check_crops, check_disjoint, draw_crops
 from maemem.data.volumes import Volume
 from maemem.geometry import Box
@@ -121,7 +121,7 @@ def test_missing_volumes_and_weights():
 @pytest.mark.parametrize(("z_nm", "warnings"), [(32.0, 0), (40.0, 1), (20.0, 1)])
 def test_mixed_voxel_sizes_warn(z_nm, warnings, monkeypatch):
     seen = []
-    monkeypatch.setattr(logging, "warning", lambda *args: seen.append(args[0] % args[1:]))
+    monkeypatch.setattr(crops.log, "warning", lambda *args: seen.append(args[0] % args[1:]))
     other = dataclasses.replace(volume(source="b"), voxel_size_nm=(z_nm, 6.0, 6.0))
     check_crops([volume(), other], [1.0, 1.0], (6, 32, 32))
     assert len(seen) == warnings

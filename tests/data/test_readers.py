@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import tifffile
 
-from maemem.data.convert import convert, is_foreign
+from maemem.data.convert import convert
+from maemem.data.readers import is_foreign
 from maemem.data.volumes import open_volume
 
 SIZE = (30.0, 6.0, 5.0)

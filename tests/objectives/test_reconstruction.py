@@ -59,6 +59,10 @@ def test_decoding_some_tokens_estimates_the_same_loss(objective, params):
     same = np.repeat(crops(batch=1), 600, axis=0)
     whole = float(objective.loss(params, same, many))
     assert float(some.loss(params, same, many)) == pytest.approx(whole, rel=0.02)
+    # And any of them may be decoded, not the first ones in token order.
+    _, masked = some.masks(many, some.image(jnp.asarray(same)))
+    share = np.bincount(np.asarray(masked[:, :2]).ravel(), minlength=8) / 600
+    np.testing.assert_allclose(share, 2 / 8, atol=0.1)
     # But an evaluation scores all of them.
     np.testing.assert_allclose(
         some.evaluate(params, crops(), keys()), objective.evaluate(params, crops(), keys())

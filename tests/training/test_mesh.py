@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from maemem.training.mesh import check_batch_size, join_cluster
+from maemem.training.mesh import check_divisible, join_cluster
 from tests.runs import REPOSITORY, environment
 
 _SHARDING = """
@@ -33,9 +33,9 @@ def test_large_parameters_are_split_over_devices():
 
 
 def test_a_batch_that_devices_do_not_divide_is_refused():
-    with pytest.raises(ValueError, match=r"batch_size 7 is not divisible by .* nearest: 6 or 8"):
-        check_batch_size(7, 2)
-    check_batch_size(8, 2)
+    with pytest.raises(ValueError, match=r"crops 7 is not divisible by .* nearest: 6 or 8"):
+        check_divisible("crops", 7, 2)
+    check_divisible("crops", 8, 2)
 
 
 def test_half_a_cluster_is_refused(monkeypatch):

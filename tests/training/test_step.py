@@ -4,7 +4,7 @@ import numpy as np
 import optax
 
 from maemem.training.mesh import make_mesh, place
-from maemem.training.step import accumulated_gradient, init_state, make_train_step, sample_keys
+from maemem.training.step import accumulated_gradient, make_train_step, sample_keys, state_maker
 
 
 def loss(params, batch, keys):
@@ -22,7 +22,9 @@ def batch(step=0):
 
 def train(steps, state=None, first=0, ema_decay=0.0):
     mesh, optimizer = make_mesh(), optax.sgd(0.01)
-    state = state or init_state(init, optimizer, seed=0, ema=ema_decay > 0, mesh=mesh, fsdp=False)
+    if state is None:
+        _, make = state_maker(init, optimizer, seed=0, ema=ema_decay > 0, mesh=mesh, fsdp=False)
+        state = make()
     step = make_train_step(
         loss,
         optimizer,
@@ -50,6 +52,8 @@ def test_a_step_descends_the_gradient_and_reports_it():
     np.testing.assert_allclose(metrics["loss"], value, rtol=1e-6)
     np.testing.assert_allclose(metrics["gradient_norm"], jnp.linalg.norm(gradient["kernel"]), 1e-6)
     np.testing.assert_allclose(metrics["learning_rate"], 0.01)
+    after = jnp.linalg.norm(state.params["kernel"])
+    np.testing.assert_allclose(metrics["parameter_norm"], after, rtol=1e-6)
     assert int(state.step) == 1
 
 

@@ -32,15 +32,16 @@ class Mix(NamedTuple):
     weights: list[float]
 
 
-def open_mix(config: Config, volumes: Config, workdir: pathlib.Path) -> Mix:
-    """Opens the volumes of one set, converting or making what must be, in WORKDIR/cache.
+def open_mix(config: Config, name: str, workdir: pathlib.Path) -> Mix:
+    """Opens the volumes of the set `data.NAME`, converting or making what must be in WORKDIR/cache.
 
     Raises:
       ValueError: if there are none, or one of them cannot serve; it names it.
       FileNotFoundError: if a path does not exist.
     """
+    volumes = config.data[name]
     if not volumes:
-        raise ValueError("the config names no volumes for one of data.train and data.validation")
+        raise ValueError(f"the config names no volumes in data.{name}")
     opened = []
     for name, volume in volumes.items():
         opened.append(
@@ -62,9 +63,24 @@ def open_mix(config: Config, volumes: Config, workdir: pathlib.Path) -> Mix:
             opened[-1].source,
             opened[-1].region,
         )
+    _check_intensities(opened[0], config.data.intensity_range)
     weights = [volume.weight for volume in volumes.values()]
     check_crops(opened, weights, config.data.crop_zyx)
     return Mix(opened, weights)
+
+
+def _check_intensities(volume: Volume, intensity_range: tuple[float, float]) -> None:
+    """Refuses labels, and grey values that the range was not chosen for."""
+    if volume.dtype not in ("uint8", "uint16", "int16", "float32"):
+        raise ValueError(
+            f"{volume.source} holds {volume.dtype}, which no microscope gives; expected raw "
+            f"intensities of uint8, uint16, int16 or float32, not labels"
+        )
+    if volume.dtype != "uint8" and tuple(intensity_range) == (0, 255):
+        raise ValueError(
+            f"{volume.source} holds {volume.dtype}, but data.intensity_range is that of uint8; "
+            f"give the darkest and the brightest intensity of its tissue"
+        )
 
 
 def compute(config: Config) -> Compute:
@@ -73,16 +89,26 @@ def compute(config: Config) -> Compute:
     Raises:
       ValueError: for an unknown dtype.
     """
-    platform, name = jax.default_backend(), config.runtime.dtype
+    platform, name = jax.default_backend(), config.model.dtype
     if name not in ("auto", *_DTYPES):
-        raise ValueError(f"runtime.dtype {name!r} is unknown; choose auto or one of {[*_DTYPES]}")
+        raise ValueError(f"model.dtype {name!r} is unknown; choose auto or one of {[*_DTYPES]}")
     dtype = _DTYPES[("float32" if platform == "cpu" else "bfloat16") if name == "auto" else name]
     attention = "xla"
-    if platform == "gpu" and dtype == jnp.bfloat16:
+    if platform == "gpu" and dtype == jnp.bfloat16 and _cudnn_attends(config):
         attention = "cudnn"
     elif platform == "cpu" and jax.device_count() == 1:
         attention = "sequential"
     return Compute(dtype, config.runtime.remat, config.model.scan, attention)
+
+
+def _cudnn_attends(config: Config) -> bool:
+    """Whether the fused kernel takes these heads on this GPU: Ampere or newer, width 8 to 128."""
+    widths = [size.width // size.heads for size in (config.model.encoder, config.model.decoder)]
+    capability = getattr(jax.devices()[0], "compute_capability", "0")
+    fits = float(capability) >= 8 and all(n % 8 == 0 and n <= 128 for n in widths)
+    if not fits:
+        log.warning("no fused attention for heads %s wide on compute %s", widths, capability)
+    return fits
 
 
 def reconstruction(config: Config) -> Reconstruction:
