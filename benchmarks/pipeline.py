@@ -36,7 +36,7 @@ _TISSUE = flags.DEFINE_string(
 )
 _BATCH = flags.DEFINE_integer("batch_size", 128, "Crops in a batch.")
 _CACHE = flags.DEFINE_integer("cache_mb", 256, "Cache pool, in MB.")
-_CHUNK = flags.DEFINE_list("chunk_zyx", ["16", "64", "64"], "Inner chunk of made volumes.")
+_CHUNK = flags.DEFINE_list("chunk_zyx", ["8", "64", "64"], "Inner chunk of made volumes.")
 _SHARD = flags.DEFINE_list("shard_zyx", ["128", "512", "512"], "Shard of made volumes.")
 _CODEC = flags.DEFINE_string("codec", "raw", "Of made volumes: raw, lz4, blosc_zstd or zstd.")
 _THREADS = flags.DEFINE_multi_integer("read_threads", [2], "Batches read at once; repeatable.")

@@ -5,7 +5,10 @@
 
 DATA/fib25 holds train-input.tif, unlabeled-1.tif and unlabeled-2.tif. Of the labelled volume,
 sections 0 to 119 are trained on and the held-out crops are from sections 120 to 169; the rest
-belongs to the test and is never opened.
+belongs to the test: no crop is ever taken from it.
+
+Cost and score: 32 minutes on two cores that other work shared now and then; `eval_masked_mse` 0.853
+after 17.5 minutes (step 4,000) and 0.833 at the end.
 """
 
 from maemem.config import pretraining, transformer, volume

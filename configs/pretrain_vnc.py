@@ -5,7 +5,7 @@
 
 DATA/vnc holds train-input.tif and unlabeled.tif, 20×1024×1024 voxels each. Of the labelled volume,
 rows 0 to 511 are trained on and the held-out crops are from rows 512 to 639; the rest belongs to
-the test and is never opened.
+the test: no crop is ever taken from it.
 """
 
 from maemem.config import pretraining, transformer, volume

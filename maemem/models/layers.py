@@ -10,6 +10,9 @@ from jaxtyping import Array, Float
 
 from maemem.models.position import rotate
 
+# About what a processor's second and third level cache hold.
+_CACHE_BYTES = 8 << 20
+
 Tokens = Float[Array, "b n d"]
 Heads = Float[Array, "b n h d"]
 CropHeads = Float[Array, "n h d"]
@@ -26,8 +29,8 @@ class Compute:
       remat: recompute each block's activations in the backward pass instead of keeping them.
       scan: one compiled block looped over stacked parameters: compiles faster, for deep models.
       attention: `xla` or `cudnn`, as `jax.nn.dot_product_attention` knows them (`cudnn` is the
-        fused kernel of NVIDIA GPUs, for bfloat16); or `sequential`, for a CPU: one crop after the
-        other, so that its logits stay in the processor's cache.
+        fused kernel of NVIDIA GPUs, for bfloat16); or `sequential`, for a CPU: where the logits of
+        a batch would not stay in the processor's cache, one crop after the other.
     """
 
     dtype: Any = jnp.float32
@@ -49,6 +52,9 @@ def layer_norm(compute: Compute, name: str | None = None) -> nn.LayerNorm:
 
 def attend(query: Heads, key: Heads, value: Heads, implementation: str) -> Heads:
     """Softmax attention; `implementation` as in `Compute.attention`."""
+    b, n, h, _ = query.shape
+    if implementation == "sequential" and 4 * b * h * n * n < _CACHE_BYTES:
+        implementation = "xla"
     if implementation != "sequential":
         return jax.nn.dot_product_attention(query, key, value, implementation=implementation)
     # Recomputing a crop's logits in the backward pass is cheaper than fetching them from memory.

@@ -185,7 +185,7 @@ def test_killed_conversion_goes_on(tmp_path):
     os.utime(source, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
     run = subprocess.run(command(source, output, *options), capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
-    assert "24x256x256 uint8, voxels of 30, 6, 5 nm" in run.stdout
+    assert "24x256x256 uint8, voxels of 30, 6, 5 nm" in run.stderr
     np.testing.assert_array_equal(
         open_volume(str(output)).store.read().result(), values((24, 256, 256))
     )

@@ -1,7 +1,7 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from maemem.models.patches import patchify, token_grid, unpatchify
@@ -9,6 +9,7 @@ from maemem.models.patches import patchify, token_grid, unpatchify
 small = st.tuples(*[st.integers(1, 4)] * 3)
 
 
+@settings(deadline=None)  # Every shape is compiled anew.
 @given(small, small, st.integers(1, 2))
 def test_unpatchify_undoes_patchify(grid, patch, channels):
     shape = tuple(g * p for g, p in zip(grid, patch, strict=True))
@@ -16,6 +17,7 @@ def test_unpatchify_undoes_patchify(grid, patch, channels):
     np.testing.assert_array_equal(unpatchify(patchify(image, patch), grid, patch), image)
 
 
+@settings(deadline=None)
 @given(small, small)
 def test_token_order_is_z_then_y_then_x(grid, patch):
     shape = tuple(g * p for g, p in zip(grid, patch, strict=True))

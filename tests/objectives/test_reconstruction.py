@@ -14,7 +14,7 @@ CROP, PATCH = (4, 16, 16), (2, 8, 8)
 @pytest.fixture(scope="module")
 def objective():
     model = MaskedAutoencoder(PATCH, (48, 2, 4), (36, 1, 3))
-    return Reconstruction(model, (0, 255), "random", 0.5)
+    return Reconstruction(model, (0.0, 255.0), "random", 0.5)
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def params(objective):
 
 
 def crops(seed=0, batch=3):
-    return np.random.default_rng(seed).integers(0, 256, (batch, *CROP), np.uint8)
+    return jnp.asarray(np.random.default_rng(seed).integers(0, 256, (batch, *CROP), np.uint8))
 
 
 def keys(batch=3):
@@ -35,9 +35,9 @@ def slow_error(objective, params, images, keys):
     errors = []
     for image, key in zip(images, keys, strict=True):
         (visible,), (masked,) = objective.masks(key[None], objective.image(image[None]))
-        seen = image.astype(np.float32) / 255 * 2 - 1
+        seen = np.asarray(image, np.float32) / 255 * 2 - 1
         predicted = objective.model.apply(
-            {"params": params}, seen[None, ..., None], visible[None], masked[None]
+            {"params": params}, jnp.asarray(seen)[None, ..., None], visible[None], masked[None]
         )[0]
         for prediction, token in zip(predicted, masked.tolist(), strict=True):
             z, y, x = np.unravel_index(token, (2, 2, 2))
@@ -56,11 +56,11 @@ def test_loss_equals_the_slow_way(objective, params):
 def test_decoding_some_tokens_estimates_the_same_loss(objective, params):
     some = dataclasses.replace(objective, decoded=2)
     many = jax.random.split(jax.random.key(0), 600)
-    same = np.repeat(crops(batch=1), 600, axis=0)
+    same = jnp.repeat(crops(batch=1), 600, axis=0)
     whole = float(objective.loss(params, same, many))
     assert float(some.loss(params, same, many)) == pytest.approx(whole, rel=0.02)
     # And any of them may be decoded, not the first ones in token order.
-    _, masked = some.masks(many, some.image(jnp.asarray(same)))
+    _, masked = some.masks(many, some.image(same))
     share = np.bincount(np.asarray(masked[:, :2]).ravel(), minlength=8) / 600
     np.testing.assert_allclose(share, 2 / 8, atol=0.1)
     # But an evaluation scores all of them.
@@ -102,10 +102,10 @@ def test_predicting_the_mean_scores_one(objective, params):
 
 
 def test_intensities_reach_the_network_in_range(objective):
-    image = objective.image(np.array([[[[0, 255, 51]]]], np.uint8))
+    image = objective.image(jnp.array([[[[0, 255, 51]]]], jnp.uint8))
     np.testing.assert_allclose(image.ravel(), [-1, 1, -0.6], atol=1e-6)
-    wide = dataclasses.replace(objective, intensity_range=(1000, 3000))
-    image = wide.image(np.array([[[[1000, 3000, 2000]]]], np.uint16))
+    wide = dataclasses.replace(objective, intensity_range=(1000.0, 3000.0))
+    image = wide.image(jnp.array([[[[1000, 3000, 2000]]]], jnp.uint16))
     np.testing.assert_allclose(image.ravel(), [-1, 1, 0], atol=1e-6)
 
 
