@@ -80,7 +80,7 @@ def main(argv: list[str]) -> None:
 def interpolate(crop: np.ndarray, patch_zyx: Zyx) -> np.ndarray:
     """Fills the NaNs of a crop `[z y x]` from its other voxels."""
     block = tuple(max(1, n // 2) for n in patch_zyx)
-    means = block_reduce(crop, block, np.mean)
+    means = block_reduce(crop, block, np.mean)  # pyright: ignore[reportArgumentType]
     known = ~np.isnan(means)
     centres = (np.argwhere(known) + 0.5) * block - 0.5
     wanted = np.argwhere(np.isnan(crop))

@@ -56,7 +56,8 @@ def main(argv: list[str]) -> None:
         mesh=mesh,
         fsdp=False,
     )
-    shape = (_BATCH.value, *config.data.crop_zyx)
+    z, y, x = config.data.crop_zyx
+    shape = (_BATCH.value, z, y, x)
     crops = place(np.random.default_rng(0).integers(0, 256, shape, np.uint8), mesh)
     step = make_train_step(
         objective.loss,
@@ -107,14 +108,15 @@ def main(argv: list[str]) -> None:
     print(json.dumps(result, indent=2))
 
 
-def product_operations(config: Config, shape: tuple[int, ...]) -> int:
+def product_operations(config: Config, shape: tuple[int, int, int, int]) -> int:
     """Multiplications and additions of all matrix products of a step, and of nothing else."""
+    z, y, x = shape[1:]
     with config.unlocked():
         config.model.scan = config.runtime.remat = False
     objective = reconstruction(config)
     plain = dataclasses.replace(objective.model, compute=Compute())
     objective = dataclasses.replace(objective, model=plain)
-    init = jax.eval_shape(lambda key: objective.init(key, shape[1:]), jax.random.key(0))
+    init = jax.eval_shape(lambda key: objective.init(key, (z, y, x)), jax.random.key(0))
     crops = jax.ShapeDtypeStruct(shape, jnp.uint8)
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), shape[0]))
     return count_products(jax.make_jaxpr(jax.grad(objective.loss))(init, crops, keys).jaxpr)

@@ -30,10 +30,11 @@ def join_cluster() -> None:
         given = [name for name, value in zip(names, values, strict=True) if value]
         raise ValueError(f"{', '.join(given)} set, but a cluster needs all of {', '.join(names)}")
     if all(values):
-        address, *numbers = values
-        if not all(number.isdecimal() for number in numbers if number):
-            raise ValueError(f"{names[1]} and {names[2]} are {numbers}; they must be whole numbers")
-        jax.distributed.initialize(address, *(int(number or 0) for number in numbers))
+        address, count, index = map(str, values)
+        if not (count.isdecimal() and index.isdecimal()):
+            given = f"{names[1]}={count} and {names[2]}={index}"
+            raise ValueError(f"{given} must be whole numbers")
+        jax.distributed.initialize(address, int(count), int(index))
     elif (
         int(os.environ.get("SLURM_STEP_NUM_TASKS", 1)) > 1
         or int(os.environ.get("OMPI_COMM_WORLD_SIZE", 1)) > 1
