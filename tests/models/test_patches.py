@@ -9,7 +9,7 @@ from maemem.models.patches import patchify, token_grid, unpatchify
 small = st.tuples(*[st.integers(1, 4)] * 3)
 
 
-@settings(deadline=None)  # Every shape is compiled anew.
+@settings(deadline=None, max_examples=25)  # Every shape is compiled anew.
 @given(small, small, st.integers(1, 2))
 def test_unpatchify_undoes_patchify(grid, patch, channels):
     shape = tuple(g * p for g, p in zip(grid, patch, strict=True))
@@ -17,7 +17,7 @@ def test_unpatchify_undoes_patchify(grid, patch, channels):
     np.testing.assert_array_equal(unpatchify(patchify(image, patch), grid, patch), image)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=25)
 @given(small, small)
 def test_token_order_is_z_then_y_then_x(grid, patch):
     shape = tuple(g * p for g, p in zip(grid, patch, strict=True))
