@@ -13,7 +13,7 @@ DATA/snemi3d/train-input.tif is the raw training volume of SNEMI3D (AC4), 100×1
 30×6×6 nm. The article trains on all 100 sections. Here the last ten are held out, so that the curve
 of the evaluation is an honest one.
 
-Cost: 1.5e9 GFLOP (400,000 steps of 128 crops, 28.8 GFLOP each) for ViT-B. It has not been run to
+Cost: 1.5e9 GFLOP (400,000 steps of 128 crops, 28.4 GFLOP each) for ViT-B. It has not been run to
 its end yet, so there is no score here.
 """
 
