@@ -90,3 +90,67 @@ def blocks(shape_zyx: Zyx, block_zyx: Zyx) -> Iterator[Box]:
             min(a + step, size) for a, step, size in zip(start, block_zyx, shape_zyx, strict=True)
         )
         yield Box(start, (stop[0], stop[1], stop[2]))
+
+
+@dataclasses.dataclass(frozen=True)
+class View:
+    """One way to turn a crop: permute its axes, then flip some of them.
+
+    Works on numpy and JAX arrays alike, whose axes z y x are the last three, or stand before
+    `trailing` others.
+
+    Attributes:
+      axes_zyx: which axis of the crop becomes z, y and x of the view.
+      flips_zyx: which axes of the view are then reversed.
+    """
+
+    axes_zyx: Zyx = (0, 1, 2)
+    flips_zyx: tuple[bool, bool, bool] = (False, False, False)
+
+    def apply(self, array, trailing: int = 0):
+        """The array `[... z y x (trailing)]` as this view shows it."""
+        array = array.transpose(self._order(array.ndim, trailing, self.axes_zyx))
+        return array[self._reverse(trailing)]
+
+    def invert(self, array, trailing: int = 0):
+        """An array that this view shows, turned back: the inverse of `apply`."""
+        z, y, x = (self.axes_zyx.index(axis) for axis in range(3))
+        array = array[self._reverse(trailing)]
+        return array.transpose(self._order(array.ndim, trailing, (z, y, x)))
+
+    def offset(self, offset_zyx: Zyx) -> Zyx:
+        """What a step between two voxels of the crop is in the view."""
+        turned = [offset_zyx[axis] for axis in self.axes_zyx]
+        z, y, x = (-n if flip else n for n, flip in zip(turned, self.flips_zyx, strict=True))
+        return z, y, x
+
+    def _reverse(self, trailing: int) -> tuple:
+        steps = [slice(None, None, -1 if flip else 1) for flip in self.flips_zyx]
+        return (..., *steps, *[slice(None)] * trailing)
+
+    @staticmethod
+    def _order(rank: int, trailing: int, axes_zyx: Zyx) -> list[int]:
+        leading = rank - trailing - 3
+        return [
+            *range(leading),
+            *(leading + axis for axis in axes_zyx),
+            *range(rank - trailing, rank),
+        ]
+
+
+def views(axes: Sequence[Zyx] = ((0, 1, 2), (0, 2, 1))) -> list[View]:
+    """All views that permute axes in one of these ways and flip any of them, the plain one first."""
+    flips = itertools.product((False, True), repeat=3)
+    return [View(order, flip) for flip in flips for order in axes]
+
+
+def alike_axes(*sizes_zyx: Sequence[float]) -> list[Zyx]:
+    """The permutations of z, y and x that leave every one of these triples as it is.
+
+    Such as a voxel size and a crop's shape: thick sections allow (0, 1, 2) and (0, 2, 1) only.
+    """
+    return [
+        (z, y, x)
+        for z, y, x in itertools.permutations(range(3))
+        if all(list(size) == [size[z], size[y], size[x]] for size in sizes_zyx)
+    ]
