@@ -28,12 +28,11 @@ from scipy.interpolate import LinearNDInterpolator, NearestNDInterpolator
 from skimage.measure import block_reduce
 from tqdm import tqdm
 
-from maemem.build import open_mix, reconstruction
-from maemem.data.pipeline import fixed_crops
+from maemem.build import EVAL_SEED, open_mix, reconstruction
+from maemem.data.pipeline import crop_reader
 from maemem.geometry import Zyx
 from maemem.models.patches import patchify
 from maemem.objectives.reconstruction import take_tokens
-from maemem.stages.pretrain import EVAL_SEED
 from maemem.training.step import sample_keys
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The run's config.")
@@ -46,7 +45,7 @@ def main(argv: list[str]) -> None:
     objective = reconstruction(config)
     mix = open_mix(config, "validation", pathlib.Path(_WORKDIR.value or ""))
     count = config.pretrain.eval_crops
-    crops = fixed_crops(mix.volumes, mix.weights, config.data.crop_zyx, count, EVAL_SEED)
+    crops = crop_reader(*mix, config.data.crop_zyx, EVAL_SEED)(range(count))
     image = objective.image(jnp.asarray(crops))
     _, masked = objective.masks(sample_keys(EVAL_SEED, 0, count), image)
     used = slice(0, _CROPS.value or count)

@@ -1,24 +1,14 @@
-"""Every field that a config has, its default and its meaning; and the config of a workdir.
+"""Every field that a config has, its default and its meaning.
 
-An experiment in `configs/` starts from `pretraining()` and changes what it wants.
+An experiment in `configs/` starts from `pretraining()`, `segmenting()` or `everything()` and
+changes what it wants.
 """
 
 from __future__ import annotations
 
-import fcntl
-import importlib.metadata
-import json
-import logging
-import os
-import pathlib
-import platform
-import subprocess
-from collections.abc import Iterable
 from typing import Any, TypeAlias
 
 from ml_collections import ConfigDict
-
-log = logging.getLogger(__name__)
 
 # A ConfigDict. Type checkers cannot follow its fields; that all of them exist is what its lock and
 # the tests of the configs are for.
@@ -27,16 +17,18 @@ Config: TypeAlias = Any
 # What a restart may change: it says how a run is computed, not what.
 RUNTIME_FIELDS = ("stages", "runtime")
 
-_LOCKS = []  # Open files, which hold their locks.
-
-_PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "tensorstore", "grain", "numpy")
+# In a path of a config, this stands for the workdir of the run itself.
+WORKDIR = "{workdir}"
 
 
 def volume(
     path: str,
     *,
+    labels: str = "",
+    unlabelled: int = -1,
     voxel_size_nm: tuple[float, ...] = (),
     region: str = "",
+    scored: str = "",
     weight: float = 1.0,
 ) -> Config:
     """A volume of a data set.
@@ -45,56 +37,77 @@ def volume(
       path: a store (zarr 2, zarr 3, N5, precomputed; a folder or a URL); or a TIFF, a folder of
         sections, an npy or `file.h5:/dataset`, which is converted once; or
         `synthetic:?shape_zyx=64,256,256&voxel_size_nm=30,6,6&seed=0`. Relative to `data.root`.
+      labels: its instances, a volume of the same shape, or `synthetic:…&show=neurites`; 0 is
+        background. Empty: it has none. Pre-training never looks at them.
+      unlabelled: the id of voxels that nobody labelled; -1: all are.
       voxel_size_nm: z, y, x; empty: as the volume itself says.
       region: the part to use, in voxels, such as `"0:120, :, :"`; empty: all of it.
+      scored: the part of it that scores count, in voxels of the whole; empty: all of `region`.
       weight: its share of the crops, relative to the other volumes of its set.
     """
     return ConfigDict(
-        {"path": path, "voxel_size_nm": voxel_size_nm, "region": region, "weight": weight}
+        {
+            "path": path,
+            "labels": labels,
+            "unlabelled": unlabelled,
+            "voxel_size_nm": voxel_size_nm,
+            "region": region,
+            "scored": scored,
+            "weight": weight,
+        }
     )
+
+
+def transformer(width: int, depth: int, heads: int) -> Config:
+    """A transformer's size: the tokens' width, blocks, attention heads."""
+    return ConfigDict({"width": width, "depth": depth, "heads": heads})
 
 
 def pretraining() -> Config:
     """Pre-training as in Cheng et al. (2023), without volumes."""
+    config = _common()
+    config.stages = ("pretrain",)
+    _add_pretraining(config)
+    return config
+
+
+def segmenting() -> Config:
+    """Fine-tuning to affinities, and all stages after it, as in Cheng et al. (2023)."""
+    config = _common()
+    config.stages = ("finetune", "predict", "segment", "evaluate", "report")
+    _add_segmentation(config)
+    return config
+
+
+def everything() -> Config:
+    """All stages in one workdir: fine-tuning starts from the encoder pre-trained there."""
+    config = _common()
+    config.stages = ("pretrain", "finetune", "predict", "segment", "evaluate", "report")
+    _add_pretraining(config)
+    _add_segmentation(config)
+    config.finetune.encoder = WORKDIR
+    return config
+
+
+def _common() -> Config:
     config: Config = ConfigDict()
-    config.stages = ("pretrain",)  # What to run, in this order.
-    config.seed = 0  # Of the parameters, the crops and the masks.
+    config.stages = ()  # What to run, in this order.
+    config.seed = 0  # Of the parameters, the crops, the masks and the augmentation.
 
     config.data = ConfigDict()
     config.data.root = ""  # The folder that relative volume paths start from.
     config.data.train = ConfigDict()  # The volumes to learn from, by name; see `volume`.
-    config.data.validation = ConfigDict()  # The volumes of the held-out crops.
+    config.data.validation = ConfigDict()  # Held out: evaluations, and the tuning of thresholds.
+    config.data.test = ConfigDict()  # Predicted and scored, once thresholds are frozen.
     config.data.crop_zyx = (6, 96, 96)  # What a network sees at once, in voxels.
     config.data.intensity_range = (0.0, 255.0)  # Raw intensities that become −1 and 1.
 
     config.model = ConfigDict()
     config.model.patch_zyx = (1, 16, 16)  # In voxels; the crop is a multiple.
     config.model.encoder = transformer(768, 12, 12)
-    config.model.decoder = transformer(512, 4, 16)
     config.model.rotary = False  # Rotary position embedding on top of sin-cos.
     config.model.dtype = "auto"  # Of compute. auto: bfloat16 on GPU and TPU, float32 on CPU.
     config.model.scan = False  # Loop over stacked blocks: compiles faster, for deep models.
-
-    config.pretrain = ConfigDict()
-    config.pretrain.steps = 400_000
-    config.pretrain.batch_size = 128  # Crops a step, over all devices.
-    config.pretrain.accumulation = 1  # Compute the gradient in this many parts, to save memory.
-    config.pretrain.masking = ConfigDict()
-    config.pretrain.masking.strategy = "random"  # Or "space" or "section".
-    config.pretrain.masking.ratio = 0.9
-    config.pretrain.masking.decoded = 0  # Masked tokens decoded in a training step; 0: all.
-    config.pretrain.optimizer = ConfigDict()
-    config.pretrain.optimizer.learning_rate = 1e-4  # At its peak.
-    config.pretrain.optimizer.warmup_steps = 100_000
-    config.pretrain.optimizer.betas = (0.9, 0.95)
-    config.pretrain.optimizer.weight_decay = 0.0  # Of kernels; never of biases and norms.
-    config.pretrain.optimizer.clip_norm = 0.0  # The largest gradient norm; 0: never clipped.
-    config.pretrain.ema_decay = 0.0  # Of the average of parameters that is evaluated; 0: none.
-    config.pretrain.log_every = 100  # Steps between rows of metrics.
-    config.pretrain.eval_every = 5_000
-    config.pretrain.eval_crops = 128  # Held out; the same crops and masks at every evaluation.
-    config.pretrain.checkpoint_every = 5_000
-    config.pretrain.keep_checkpoints = 3
 
     config.runtime = ConfigDict()
     config.runtime.remat = False  # Recompute activations in the backward pass, to save memory.
@@ -105,137 +118,219 @@ def pretraining() -> Config:
     return config
 
 
-def transformer(width: int, depth: int, heads: int) -> Config:
-    """A transformer's size: the tokens' width, blocks, attention heads."""
-    return ConfigDict({"width": width, "depth": depth, "heads": heads})
+def _training(steps: int, batch_size: int, optimizer: Config) -> Config:
+    """What the two trainings share."""
+    return ConfigDict(
+        {
+            "steps": steps,
+            "batch_size": batch_size,  # Crops a step, over all devices.
+            "accumulation": 1,  # Compute the gradient in this many parts, to save memory.
+            "optimizer": optimizer,
+            "ema_decay": 0.0,  # Of the average of parameters that is evaluated; 0: none.
+            "log_every": 100,  # Steps between rows of metrics.
+            "eval_every": 5_000,
+            "eval_crops": 128,  # Held out; the same crops at every evaluation.
+            "checkpoint_every": 5_000,
+            "keep_checkpoints": 3,
+        }
+    )
 
 
-def claim_workdir(config: Config, workdir: pathlib.Path, stages: Iterable[str]) -> None:
-    """Records the config in WORKDIR/config.json, or compares it with what is recorded there.
+def adamw(
+    learning_rate: float, warmup_steps: int, weight_decay: float, betas=(0.9, 0.95)
+) -> Config:
+    """AdamW (Loshchilov & Hutter 2019) with warm-up and cosine; decays kernels only."""
+    return _optimizer("adamw", learning_rate, warmup_steps, weight_decay, betas=betas)
 
-    Beside it are recorded the versions of the libraries and the commit of maemem. A workdir in
-    which no stage has begun (a folder `WORKDIR/STAGE`) may be claimed anew. It is locked until this
-    process ends.
 
-    Raises:
-      ValueError: if the workdir was made with another config, naming each field that differs; if
-        its record cannot be read; or if another process works in it.
+def sgd(learning_rate: float, warmup_steps: int, weight_decay: float, momentum=0.9) -> Config:
+    """SGD with momentum, warm-up and cosine; decays kernels only."""
+    return _optimizer("sgd", learning_rate, warmup_steps, weight_decay, momentum=momentum)
+
+
+def _optimizer(
+    name: str,
+    learning_rate: float,
+    warmup_steps: int,
+    weight_decay: float,
+    *,
+    betas: tuple[float, float] = (0.9, 0.95),
+    momentum: float = 0.9,
+) -> Config:
+    return ConfigDict(
+        {
+            "name": name,  # adamw or sgd.
+            "learning_rate": learning_rate,  # At its peak.
+            "warmup_steps": warmup_steps,
+            "betas": betas,  # Of adamw.
+            "momentum": momentum,  # Of sgd.
+            "weight_decay": weight_decay,  # Of kernels; never of biases and norms.
+            "clip_norm": 0.0,  # The largest gradient norm; 0: never clipped.
+        }
+    )
+
+
+def _add_pretraining(config: Config) -> None:
+    config.model.decoder = transformer(512, 4, 16)  # Of the masked autoencoder.
+    config.pretrain = _training(400_000, 128, adamw(1e-4, 100_000, 0.0))
+    config.pretrain.masking = ConfigDict()
+    config.pretrain.masking.strategy = "random"  # Or "space" or "section".
+    config.pretrain.masking.ratio = 0.9
+    config.pretrain.masking.decoded = 0  # Masked tokens decoded in a training step; 0: all.
+
+
+def _add_segmentation(config: Config) -> None:
+    config.model.segmenter = "unetr"  # Or "unet": a residual 3-D U-Net, without an encoder.
+    config.model.channels = (64, 128, 256, 512)  # From full resolution to half of the tokens'.
+    config.objective = affinity()
+
+    config.finetune = _training(150_000, 16, sgd(0.02, 5_000, 1e-4))
+    config.finetune.encoder = ""  # A pre-training workdir, or a checkpoint of it; empty: scratch.
+    config.finetune.freeze_encoder = False
+    config.finetune.layer_decay = 1.0  # The factor of the learning rate, a block further down.
+    config.finetune.min_foreground = 0.0  # Draw again where a smaller share of a crop is labelled.
+    config.finetune.augmentation = augmentation()
+
+    config.predict = ConfigDict()
+    config.predict.network = WORKDIR  # A fine-tuning workdir, or a checkpoint of it.
+    config.predict.window_zyx = config.data.get_ref("crop_zyx")
+    config.predict.stride_zyx = (3, 48, 48)
+    config.predict.batch_size = 16  # Windows at once.
+    config.predict.views = "flips"  # Averaged over: "one", "flips" (4), "turns" (8), "all".
+    config.predict.dtype = "uint8"  # Or "float16" or "float32".
+    config.predict.memory_bytes = 1 << 30  # About what is held at once.
+
+    config.segment = waterz()
+
+    config.evaluate = ConfigDict()
+    config.evaluate.ignore_background = True  # Leave out voxels that the truth calls background.
+
+
+def affinity() -> Config:
+    """Affinities to neighbours: the objective of dense neurites (Lee et al. 2017)."""
+    return ConfigDict(
+        {
+            "kind": "affinity",
+            "offsets": "nearest",  # Or "lee": nine long-range ones beside them, as auxiliary.
+            "remove_borders": False,  # Voxels at a border between two ids become background.
+            "erosion": 0,  # Voxels, in plane, by which every body is eroded.
+            "bce": 1.0,  # Weights of the two losses.
+            "dice": 0.5,
+        }
+    )
+
+
+def bcd(distance: bool = True) -> Config:
+    """Binary mask, contour and distance; without distance it is BC (Wei et al. 2020)."""
+    return ConfigDict(
+        {
+            "kind": "bcd",
+            "distance": distance,
+            "remove_borders": False,  # Voxels at a border between two ids become background.
+            "contour_width": 1,  # Voxels by which an edge is dilated, in plane.
+            "bce": 1.0,  # Weights of the losses.
+            "dice": 0.5,
+            "mse": 5.0,
+        }
+    )
+
+
+def waterz() -> Config:
+    """Watershed fragments of affinities, agglomerated by waterz; for the nearest three."""
+    return _segmentation(
+        "waterz",
+        {
+            "score": ("mean", "median", "quantile85"),
+            "low": (0.05, 0.2, 0.4),  # Affinities below it are never followed.
+            "high": (0.98,),  # Affinities above it always join.
+            "threshold": (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),  # Fragments join above it.
+        },
+        select_by="adapted_rand",
+    )
+
+
+def mutex() -> Config:
+    """The mutex watershed (Wolf et al. 2018), for long-range affinities."""
+    return _segmentation(
+        "mutex",
+        {
+            "nearest_bias": (-0.2, -0.4, -0.6),  # Added to affinities that attract.
+            "long_bias": (-0.5, -0.7, -0.9),  # Added to affinities that repel.
+            "foreground": (0.2,),  # Voxels whose nearest affinities are smaller are background.
+        },
+        select_by="adapted_rand",
+    )
+
+
+def markers(distance: bool = True) -> Config:
+    """Marker watershed of BCD or BC, around the defaults of PyTorch Connectomics."""
+    grid: dict[str, tuple[float, ...]] = {
+        "seed_binary": (0.7, 0.8, 0.9),
+        "seed_contour": (0.5, 0.8),
+        "mask_binary": (0.5, 0.7, 0.85),
+    }
+    if distance:
+        grid |= {"seed_distance": (0.3, 0.5), "mask_distance": (0.0,)}
+    return _segmentation("markers", grid, select_by="adapted_rand")
+
+
+def _segmentation(method: str, grid: dict[str, tuple], select_by: str) -> Config:
+    return ConfigDict(
+        {
+            "method": method,  # waterz, mutex or markers.
+            "sectionwise": False,  # waterz: fragments that do not cross sections.
+            "grid": grid,  # All combinations are tried on the validation set.
+            "smallest": 128,  # Objects of fewer voxels are removed.
+            "select_by": select_by,  # Or "voi", "ap50", "ap75" or "dice".
+            # Segmented beside the network's, tuned in the same way: "fragments" and "intensity"
+            # (affinities made of the raw grey values) of waterz.
+            "baselines": (),
+        }
+    )
+
+
+def augmentation() -> Config:
+    """Augmentation of serial sections. A field named after a kind is its probability a crop.
+
+    All of it is described in `maemem.data.augment.Augmentation`.
     """
-    path = workdir / "config.json"
-    workdir.mkdir(parents=True, exist_ok=True)
-    _lock(workdir)
-    record = {"config": config.to_dict(), "versions": _versions(), "commit": _commit()}
-    if any((workdir / stage).exists() for stage in stages):
-        try:
-            before = json.loads(path.read_text())
-            differences = describe_differences(before["config"], config)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(
-                f"{workdir} holds results, but no readable config.json of theirs ({error}); use "
-                f"another workdir"
-            ) from None
-        if differences:
-            raise ValueError(
-                f"{workdir} was made with another config; use another workdir, or the fields that "
-                f"it was made with:\n{differences}"
-            )
-        for name in ("versions", "commit"):
-            if before.get(name) != record[name]:
-                log.warning("%s was begun with %s %s", workdir, name, before.get(name))
-                log.warning("it goes on with %s", record[name])
-        return
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(record, indent=2, default=str) + "\n")
-    os.replace(temporary, path)
+    return ConfigDict(
+        {
+            "flip": True,  # Each axis with a chance of 1/2; axes that are alike are permuted, too.
+            "warp": 0.5,
+            "warp_voxels_zyx": (0.0, 8.0, 8.0),
+            "warp_spacing_zyx": (8.0, 32.0, 32.0),
+            "rotation": 0.5,
+            "rotation_degrees": 15.0,
+            "translation": 0.1,  # Of all sections from one on.
+            "slip": 0.1,  # Of one section.
+            "misalignment_voxels": 10,
+            "missing_section": 0.1,
+            "missing_section_count": 2,
+            "missing_section_part": 0.5,
+            "blurred_section": 0.1,
+            "blurred_section_sigma": 3.0,
+            "brightness": 0.5,
+            "brightness_strength": 0.3,  # Intensities reach from −1 to 1.
+            "contrast": 0.5,
+            "contrast_strength": 0.3,
+            "gamma": 0.25,
+            "gamma_octaves": 1.0,
+            "noise": 0.25,
+            "noise_sigma": 0.1,
+            "by_section": 0.5,  # The chance that these four differ from section to section.
+            "cut_out": 0.1,
+            "cut_out_boxes": 3,
+            "cut_out_share": 0.3,
+        }
+    )
 
 
-def describe_differences(before: dict[str, Any], config: Config) -> str:
-    """The fields in which a config differs from an earlier one, a line each; none, if "".
-
-    Fields that only say how a run is computed (`RUNTIME_FIELDS`) do not count.
-    """
-    old = _flat(before)
-    new = _flat(json.loads(json.dumps(config.to_dict(), default=str)))
-    lines = []
-    for name in sorted(old.keys() | new.keys()):
-        if name.split(".")[0] not in RUNTIME_FIELDS and old.get(name) != new.get(name):
-            lines.append(
-                f"  {name}: {old.get(name, 'absent')!r} there, {new.get(name, 'absent')!r} now"
-            )
-    return "\n".join(lines)
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat = {}
-    for name, value in tree.items():
-        nested = isinstance(value, dict)
-        flat |= _flat(value, f"{prefix}{name}.") if nested else {f"{prefix}{name}": value}
-    return flat
-
-
-def _lock(workdir: pathlib.Path) -> None:
-    """Holds WORKDIR/.lock until the process ends; the system then lets go of it."""
-    file = (workdir / ".lock").open("w")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise ValueError(f"another process works in {workdir}; use another workdir") from None
-    _LOCKS.append(file)
-
-
-def _versions() -> dict[str, str]:
-    versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
-    return {"python": platform.python_version(), "maemem": _own_version(), **versions}
-
-
-def _own_version() -> str:
-    import maemem
-
-    return maemem.__version__
-
-
-def _commit() -> str | None:
-    """The commit of the checkout that maemem runs from; None where it was installed otherwise."""
-    root = pathlib.Path(__file__).resolve().parents[1]
-    if not (root / ".git").exists():
-        return None
-    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40"]
-    command += ["--exclude=*"]  # The bare commit, even where there are tags.
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None
-
-
-def check_config(config: Config) -> None:
-    """Looks for values that no run can work with, so that it is said before anything is opened.
-
-    Raises:
-      ValueError: naming the field, its value and what is expected.
-    """
-    model, settings = config.model, config.pretrain
-    triples = {"data.crop_zyx": config.data.crop_zyx, "model.patch_zyx": model.patch_zyx}
-    for name, triple in triples.items():
-        whole = all(isinstance(n, int) and n > 0 for n in triple)
-        _expect(name, triple, len(triple) == 3 and whole, "three positive whole numbers z, y, x")
-    for name, size in (("encoder", model.encoder), ("decoder", model.decoder)):
-        fits = min(size.width, size.depth, size.heads) > 0 and size.width % (2 * size.heads) == 0
-        expected = "positive, the width an even multiple of heads"
-        _expect(f"model.{name}", size.to_dict(), fits, expected)
-    positive = ("steps", "batch_size", "accumulation", "eval_crops", "keep_checkpoints")
-    for name in (*positive, "log_every", "eval_every", "checkpoint_every"):
-        _expect(f"pretrain.{name}", settings[name], settings[name] > 0, "at least 1")
-    low, high = config.data.intensity_range
-    _expect("data.intensity_range", (low, high), low < high, "a lower and a higher intensity")
-    _expect("pretrain.ema_decay", settings.ema_decay, 0 <= settings.ema_decay < 1, "in [0, 1)")
-    decoded = settings.masking.decoded
-    _expect("pretrain.masking.decoded", decoded, decoded >= 0, "0 (all), or how many tokens")
-    _expect("seed", config.seed, 0 <= config.seed < 2**32, "from 0 to 2**32 - 1")
-    for name, least in (("cache_bytes", 0), ("prefetch", 0), ("read_threads", 1)):
-        value = config.runtime[name]
-        _expect(f"runtime.{name}", value, value >= least, f"at least {least}")
-
-
-def _expect(name: str, value: Any, holds: bool, expected: str) -> None:
-    if not holds:
-        raise ValueError(f"{name} is {value}; expected: {expected}")
+def isotropic_augmentation() -> Config:
+    """Augmentation of block-face volumes, whose sections are neither lost nor shifted."""
+    settings = augmentation()
+    settings.warp_voxels_zyx = (4.0, 4.0, 4.0)
+    settings.warp_spacing_zyx = (24.0, 24.0, 24.0)
+    for name in ("translation", "slip", "missing_section", "blurred_section", "by_section"):
+        settings[name] = 0.0
+    return settings

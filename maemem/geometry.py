@@ -61,6 +61,17 @@ class Box:
         z, y, x = (slice(a, b) for a, b in zip(self.start_zyx, self.stop_zyx, strict=True))
         return z, y, x
 
+    def moved(self, by_zyx: Zyx) -> Box:
+        """The same box, further on."""
+        (a, b, c), (d, e, f), (z, y, x) = self.start_zyx, self.stop_zyx, by_zyx
+        return Box((a + z, b + y, c + x), (d + z, e + y, f + x))
+
+    def contains(self, other: Box) -> bool:
+        """Whether the other lies in this one."""
+        starts = zip(self.start_zyx, other.start_zyx, strict=True)
+        stops = zip(self.stop_zyx, other.stop_zyx, strict=True)
+        return all(a <= b for a, b in starts) and all(a >= b for a, b in stops)
+
     def overlaps(self, other: Box) -> bool:
         """Whether the two share a voxel."""
         pairs = zip(self.start_zyx, self.stop_zyx, other.start_zyx, other.stop_zyx, strict=True)
@@ -139,7 +150,7 @@ class View:
 
 
 def views(axes: Sequence[Zyx] = ((0, 1, 2), (0, 2, 1))) -> list[View]:
-    """All views that permute axes in one of these ways and flip any of them, the plain one first."""
+    """All views that permute axes in one of these ways and flip any; the plain one comes first."""
     flips = itertools.product((False, True), repeat=3)
     return [View(order, flip) for flip in flips for order in axes]
 

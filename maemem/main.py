@@ -30,12 +30,13 @@ def main(argv: list[str]) -> None:
     log_to_terminal()
 
     # Imported late: a misspelt flag should not have to wait for JAX.
-    from maemem.config import claim_workdir
-    from maemem.stages import pretrain
+    from maemem.stages import evaluate, finetune, predict, pretrain, report, segment
     from maemem.training.loop import NonFiniteLoss
     from maemem.training.mesh import join_cluster, on_first_process
+    from maemem.workdir import claim_workdir, timed
 
-    stages = {"pretrain": pretrain.run}
+    modules = (pretrain, finetune, predict, segment, evaluate, report)
+    stages = {module.__name__.split(".")[-1]: module.run for module in modules}
     config, workdir = _CONFIG.value.lock(), pathlib.Path(_WORKDIR.value or "")
     try:
         unknown = [name for name in config.stages if name not in stages]
@@ -45,7 +46,8 @@ def main(argv: list[str]) -> None:
         on_first_process(lambda: claim_workdir(config, workdir, stages))
         for name in config.stages:
             log.info("stage %s, in %s", name, workdir)
-            stages[name](config, workdir)
+            with timed(name, workdir):
+                stages[name](config, workdir)
     except (ValueError, OSError, NonFiniteLoss) as error:
         log.error("error: %s", error, exc_info=_TRACEBACK.value)
         sys.exit(1)

@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 
 # The high half of the Philox key: keeps this stream apart from others of the same seed.
 _STREAM = int.from_bytes(b"crops", "big") << 64
+_ATTEMPT_BIT = 112  # of the key, above those of the stream's name
 # Voxel sizes that differ by a larger factor than this in one mix are worth a warning.
 _VOXEL_SIZE_TOLERANCE = 1.1
 
@@ -31,6 +32,7 @@ def draw_crops(
     shapes_zyx: Sequence[Zyx],
     weights: Sequence[float],
     crop_zyx: Zyx,
+    attempt: int = 0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draws the crops of the samples `samples.start` to `samples.stop - 1`.
 
@@ -43,6 +45,7 @@ def draw_crops(
       shapes_zyx: the volumes' shapes in voxels, none smaller than the crop (see `check_crops`).
       weights: one positive number a volume, on any common scale.
       crop_zyx: the crop's shape, in voxels.
+      attempt: how often these samples were drawn and rejected before; up to 255.
 
     Returns:
       volume numbers `[n]` and first voxels `[n 3]` in z y x order, both int64, for n samples.
@@ -52,7 +55,8 @@ def draw_crops(
     """
     if not 0 <= seed < 2**64:
         raise ValueError(f"seed {seed} is out of range; choose one from 0 to 2**64 - 1")
-    philox = np.random.Philox(key=_STREAM + seed, counter=samples.start)
+    key = _STREAM + (attempt << _ATTEMPT_BIT) + seed
+    philox = np.random.Philox(key=key, counter=samples.start)
     words = philox.random_raw(4 * len(samples)).reshape(-1, 4)
     uniform = (words >> np.uint64(11)) * 2.0**-53  # in [0, 1), all 53 bits of a float64's mantissa
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import logging
 import os
 import pathlib
@@ -23,6 +24,7 @@ log = logging.getLogger(__name__)
 
 _SYNTHETIC = "synthetic:"
 _FIELDS = {"shape_zyx", "voxel_size_nm", "seed", "artefacts"}
+_SHOWN = ("image", "neurites", "mitochondria")
 
 
 def open_dataset(
@@ -39,7 +41,8 @@ def open_dataset(
     Args:
       path: a folder or URL of a zarr 2, zarr 3, N5 or precomputed volume; a TIFF, npy, folder of
         sections or `file.h5:/dataset`; or `synthetic:?shape_zyx=64,256,256&voxel_size_nm=30,6,6
-        &seed=0&artefacts=1`, whose tissue is made there and then (`synthetic.make_tissue`).
+        &seed=0&artefacts=1`, whose tissue is made there and then (`synthetic.make_tissue`), and
+        with `&show=neurites` or `&show=mitochondria` its labels.
       root: what a relative path starts from.
       cache: the folder of converted and synthetic volumes.
       voxel_size_nm: z, y, x; needed where the volume does not say it.
@@ -65,15 +68,14 @@ def open_dataset(
 
 
 def _synthetic(path: str, cache: pathlib.Path) -> str:
-    """The store of synthetic tissue, made the first time that it is asked for."""
-    target = cache / f"synthetic-{hashlib.sha256(path.encode()).hexdigest()[:12]}.zarr"
-    if target.exists():
-        return str(target)
+    """The store of synthetic tissue or its labels, made the first time that one is asked for."""
     fields = dict(urllib.parse.parse_qsl(path.removeprefix(_SYNTHETIC).removeprefix("?")))
-    if "shape_zyx" not in fields or fields.keys() - _FIELDS:
+    show = fields.pop("show", "image")
+    if "shape_zyx" not in fields or fields.keys() - _FIELDS or show not in _SHOWN:
         raise ValueError(
-            f"synthetic volume {path!r} has fields {sorted(fields)}; expected shape_zyx and, if "
-            f"wanted, {sorted(_FIELDS - {'shape_zyx'})}, as in "
+            f"synthetic volume {path!r} has fields {sorted(fields)} and shows {show!r}; expected "
+            f"shape_zyx and, if wanted, {sorted(_FIELDS - {'shape_zyx'})} and show (one of "
+            f"{', '.join(_SHOWN)}), as in "
             f"'synthetic:?shape_zyx=64,256,256&voxel_size_nm=30,6,6&seed=0'"
         )
     try:
@@ -82,21 +84,34 @@ def _synthetic(path: str, cache: pathlib.Path) -> str:
         seed, artefacts = int(fields.get("seed", 0)), bool(int(fields.get("artefacts", 0)))
     except ValueError as error:
         raise ValueError(f"synthetic volume {path!r} cannot be read: {error}") from None
-    image = target.with_suffix(".npy")
-    if not image.exists():
+    key = json.dumps([(z, y, x), (dz, dy, dx), seed, artefacts])
+    stem = cache / f"synthetic-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
+    target = stem.with_name(f"{stem.name}-{show}.zarr")
+    if target.exists():
+        return str(target)
+    arrays = {name: stem.with_name(f"{stem.name}-{name}.npy") for name in _SHOWN}
+    if not arrays[show].exists():
         log.info("making synthetic tissue %s, once; later runs open %s", path, target)
         tissue = make_tissue((z, y, x), (dz, dy, dx), seed=seed, artefacts=artefacts)
         cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=cache, delete=False) as file:
-            np.save(file, tissue.image)
-        unfinished = pathlib.Path(file.name)
-        # Whoever made it and when, it is the same: a conversion that was killed goes on from it.
-        os.utime(unfinished, (0, 0))
-        unfinished.replace(image)
+        for name, array in arrays.items():
+            _save_whole(array, getattr(tissue, name))
     try:
-        convert(str(image), str(target), voxel_size_nm=(dz, dy, dx), progress=False, wait=True)
+        convert(
+            str(arrays[show]), str(target), voxel_size_nm=(dz, dy, dx), progress=False, wait=True
+        )
     except (FileExistsError, FileNotFoundError):  # Another process of this run was faster.
         if not target.exists():
             raise
-    image.unlink(missing_ok=True)
+    arrays[show].unlink(missing_ok=True)
     return str(target)
+
+
+def _save_whole(path: pathlib.Path, array: np.ndarray) -> None:
+    """Writes an npy file in one go."""
+    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+        np.save(file, array)
+    unfinished = pathlib.Path(file.name)
+    # Whoever made it and when, it is the same: a conversion that was killed goes on from it.
+    os.utime(unfinished, (0, 0))
+    unfinished.replace(path)

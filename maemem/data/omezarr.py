@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,13 @@ def shard_shape(
 
 
 def open_array(
-    group: Path, shape_zyx: Zyx, dtype: str, *, chunk_zyx: Zyx, shard_zyx: Zyx
+    group: Path,
+    shape_zyx: Zyx,
+    dtype: str,
+    *,
+    chunk_zyx: Zyx,
+    shard_zyx: Zyx,
+    channels: int | None = None,
 ) -> ts.TensorStore:
     """The array `0` of a group, made if need be, to be written a shard at a time.
 
@@ -66,27 +73,31 @@ def open_array(
       dtype: numpy's name of the type of voxels.
       chunk_zyx: the shape of what is read at once.
       shard_zyx: the shape of a file, a multiple of chunk_zyx.
+      channels: of an array `[c z y x]`, each in chunks of its own, all in one file; None for an
+        array `[z y x]`.
     """
     little_endian = {"name": "bytes", "configuration": {"endian": "little"}}
     # One-byte grey values of EM are mostly noise: zstd saves 3 to 15 % of them, and costs crops two
-    # to three times the time (benchmarks/pipeline.py). Labels shrink to little.
+    # to three times the time (benchmarks/pipeline.py). Labels shrink to little, and so do
+    # predictions, which are what has channels.
     compressor = {
         "name": "blosc",
         "configuration": {"cname": "zstd", "clevel": 3, "shuffle": "shuffle"},
     }
-    codecs = [little_endian] if np.dtype(dtype).itemsize == 1 else [little_endian, compressor]
+    noise = np.dtype(dtype).itemsize == 1 and channels is None
+    each, every = ((), ()) if channels is None else ((1,), (channels,))
     sharding = {
-        "chunk_shape": chunk_zyx,
-        "codecs": codecs,
+        "chunk_shape": (*each, *chunk_zyx),
+        "codecs": [little_endian] if noise else [little_endian, compressor],
         "index_codecs": [little_endian, {"name": "crc32c"}],
         "index_location": "end",
     }
     metadata = {
-        "shape": shape_zyx,
+        "shape": (*every, *shape_zyx),
         "data_type": dtype,
-        "dimension_names": ["z", "y", "x"],
+        "dimension_names": list("zyx" if channels is None else "czyx"),
         "fill_value": 0,
-        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": shard_zyx}},
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": (*every, *shard_zyx)}},
         "codecs": [{"name": "sharding_indexed", "configuration": sharding}],
     }
     spec = {
@@ -97,18 +108,37 @@ def open_array(
     return ts.open(spec, open=True, create=True).result()
 
 
-def group_metadata(name: str, voxel_size_nm: VoxelSize) -> dict[str, Any]:
+def group_metadata(
+    name: str,
+    voxel_size_nm: VoxelSize,
+    *,
+    start_zyx: Zyx = (0, 0, 0),
+    channels: bool = False,
+    attributes: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """What the `zarr.json` of the group holds.
 
     Args:
       name: of the image, for viewers to show.
       voxel_size_nm: z y x.
+      start_zyx: where it begins in a larger volume, in voxels; viewers put it there.
+      channels: whether the array is `[c z y x]`.
+      attributes: what to keep beside OME's.
     """
-    dataset = {
-        "path": "0",
-        "coordinateTransformations": [{"type": "scale", "scale": list(voxel_size_nm)}],
-    }
+    first = [1.0] if channels else []
+    transforms: list[dict[str, Any]] = [{"type": "scale", "scale": [*first, *voxel_size_nm]}]
+    if any(start_zyx):
+        start_nm = [n * size for n, size in zip(start_zyx, voxel_size_nm, strict=True)]
+        translation = [*(0.0 for _ in first), *start_nm]
+        transforms.append({"type": "translation", "translation": translation})
     axes = [{"name": axis, "type": "space", "unit": "nanometer"} for axis in "zyx"]
+    if channels:
+        axes.insert(0, {"name": "c", "type": "channel"})
+    dataset = {"path": "0", "coordinateTransformations": transforms}
     multiscale = {"name": name, "axes": axes, "datasets": [dataset]}
     ome = {"version": "0.5", "multiscales": [multiscale]}
-    return {"zarr_format": 3, "node_type": "group", "attributes": {"ome": ome}}
+    return {
+        "zarr_format": 3,
+        "node_type": "group",
+        "attributes": {"ome": ome, **(attributes or {})},
+    }

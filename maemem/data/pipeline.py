@@ -7,8 +7,10 @@ state but the step, and the number of hosts and threads changes nothing.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Generic, NamedTuple, TypeVar
 
+import fastremap
 import grain
 import numpy as np
 import tensorstore as ts
@@ -17,32 +19,50 @@ from maemem.data.crops import check_crops, draw_crops
 from maemem.data.volumes import Volume
 from maemem.geometry import Zyx
 
+Batch = TypeVar("Batch")
+
+# So often a crop with too little foreground is drawn.
+_ATTEMPTS = 10
+
+
+class Crops(NamedTuple):
+    """Raw crops and their labels.
+
+    Attributes:
+      image: `[b z y x]`, in the volumes' dtype.
+      labels: int32 `[b z y x]`; 0 is background, −1 unlabelled. Ids count within a crop.
+    """
+
+    image: np.ndarray
+    labels: np.ndarray
+
+
+class Labels(NamedTuple):
+    """The labels of a volume, of its shape; the id `unlabelled` marks what nobody labelled."""
+
+    volume: Volume
+    unlabelled: int
+
 
 def batches(
-    volumes: Sequence[Volume],
-    weights: Sequence[float],
+    read: Callable[[range], Batch],
     *,
-    crop_zyx: Zyx,
     batch_size: int,
-    seed: int,
     first_step: int,
     last_step: int,
     process_index: int = 0,
     process_count: int = 1,
     read_threads: int = 2,
     prefetch: int = 8,
-) -> Iterator[np.ndarray]:
+) -> Iterator[Batch]:
     """This process's share of the batches of the steps `first_step` to `last_step - 1`.
 
     Row r of the global batch of step s is sample s * batch_size + r; process p of P gets the rows
     from p * batch_size / P. A read that fails raises in whoever asks for that batch.
 
     Args:
-      volumes: what to crop from, all of one dtype.
-      weights: one a volume; a volume's share of the crops is weight / sum(weights).
-      crop_zyx: the crops' shape, in voxels.
+      read: what reads a range of samples: of `crop_reader` or `labelled_reader`.
       batch_size: of the global batch, in crops.
-      seed: of the crops' positions.
       first_step: the first step to read.
       last_step: the step to stop before.
       process_index: which of the processes this is.
@@ -50,79 +70,135 @@ def batches(
       read_threads: how many batches are read at the same time.
       prefetch: how many batches are read or held ready; not fewer than the threads.
 
-    Returns:
-      an iterator over arrays `[batch_size / process_count, z y x]` in the volumes' dtype.
-
     Raises:
-      ValueError: if the batch cannot be shared evenly, or `check_crops` refuses the mix.
+      ValueError: if the batch cannot be shared evenly.
     """
     if batch_size % process_count:
         raise ValueError(
             f"batch size {batch_size} is not divisible by {process_count} processes; nearest: "
             f"{-(-batch_size // process_count) * process_count}"
         )
-    check_crops(volumes, weights, crop_zyx)
     if first_step >= last_step:
         return iter(())
     share = batch_size // process_count
     rows = range(process_index * share, (process_index + 1) * share)
-    source = _Batches(volumes, weights, crop_zyx, batch_size, seed, rows, last_step)
+    source = _Batches(read, batch_size, rows, last_step)
     options = grain.ReadOptions(num_threads=read_threads, prefetch_buffer_size=prefetch)
     return iter(grain.MapDataset.source(source)[first_step:].to_iter_dataset(options))
 
 
-def fixed_crops(
-    volumes: Sequence[Volume], weights: Sequence[float], crop_zyx: Zyx, count: int, seed: int
-) -> np.ndarray:
-    """The first `count` crops of a seed `[count z y x]`, in the volumes' dtype: for evaluation.
-
-    Raises:
-      ValueError: if `check_crops` refuses the mix.
-    """
-    check_crops(volumes, weights, crop_zyx)
-    return _read_samples(volumes, weights, crop_zyx, seed, range(count))
-
-
 @dataclasses.dataclass(frozen=True)
-class _Batches:
-    """A source for grain, whose item at an index is the local batch `[b z y x]` of that step."""
+class _Batches(Generic[Batch]):
+    """A source for grain, whose item at an index is the local batch of that step."""
 
-    volumes: Sequence[Volume]
-    weights: Sequence[float]
-    crop_zyx: Zyx
+    read: Callable[[range], Batch]
     batch_size: int
-    seed: int
     rows: range
     last_step: int
 
     def __len__(self) -> int:
         return self.last_step
 
-    def __getitem__(self, index: int) -> np.ndarray:
+    def __getitem__(self, index: int) -> Batch:
         first = int(index) * self.batch_size
-        samples = range(first + self.rows.start, first + self.rows.stop)
-        return _read_samples(self.volumes, self.weights, self.crop_zyx, self.seed, samples)
+        return self.read(range(first + self.rows.start, first + self.rows.stop))
 
 
-def _read_samples(
+def crop_reader(
+    volumes: Sequence[Volume], weights: Sequence[float], crop_zyx: Zyx, seed: int
+) -> Callable[[range], np.ndarray]:
+    """What reads samples as raw crops `[n z y x]`, in the volumes' dtype.
+
+    Args:
+      volumes: what to crop from, all of one dtype.
+      weights: one a volume; a volume's share of the crops is weight / sum(weights).
+      crop_zyx: the crops' shape, in voxels.
+      seed: of the crops' positions.
+
+    Raises:
+      ValueError: if `check_crops` refuses the mix.
+    """
+    check_crops(volumes, weights, crop_zyx)
+    shapes_zyx = [volume.shape_zyx for volume in volumes]
+
+    def read(samples: range) -> np.ndarray:
+        numbers, starts_zyx = draw_crops(seed, samples, shapes_zyx, weights, crop_zyx)
+        return _read_crops([v.store for v in volumes], numbers, starts_zyx, crop_zyx)
+
+    return read
+
+
+def labelled_reader(
     volumes: Sequence[Volume],
+    labels: Sequence[Labels],
     weights: Sequence[float],
     crop_zyx: Zyx,
     seed: int,
-    samples: range,
-) -> np.ndarray:
-    """The crops `[n z y x]` of n samples, in the volumes' dtype."""
+    min_foreground: float = 0.0,
+) -> Callable[[range], Crops]:
+    """What reads samples with their labels.
+
+    A sample of which a smaller share than `min_foreground` is labelled as an object is drawn again,
+    up to ten times; the last draw is taken as it is. So it still depends on the seed and its index
+    alone.
+
+    Args:
+      volumes: what to crop from, all of one dtype.
+      labels: of each volume, of the same shape.
+      weights: one a volume; a volume's share of the crops is weight / sum(weights).
+      crop_zyx: the crops' shape, in voxels.
+      seed: of the crops' positions.
+      min_foreground: from 0 to 1.
+
+    Raises:
+      ValueError: if `check_crops` refuses the mix.
+    """
+    check_crops(volumes, weights, crop_zyx)
     shapes_zyx = [volume.shape_zyx for volume in volumes]
-    numbers, starts_zyx = draw_crops(seed, samples, shapes_zyx, weights, crop_zyx)
+    images, ids = [v.store for v in volumes], [each.volume.store for each in labels]
+
+    def read_labels(numbers: np.ndarray, starts_zyx: np.ndarray) -> np.ndarray:
+        crops = _read_crops(ids, numbers, starts_zyx, crop_zyx)
+        pairs = zip(crops, numbers, strict=True)
+        return np.stack([renumber(crop, labels[n].unlabelled) for crop, n in pairs])
+
+    def read(samples: range) -> Crops:
+        numbers, starts_zyx = draw_crops(seed, samples, shapes_zyx, weights, crop_zyx)
+        found = read_labels(numbers, starts_zyx)
+        for attempt in range(1, _ATTEMPTS):
+            poor = (found > 0).mean((1, 2, 3)) < min_foreground
+            if not poor.any():
+                break
+            again = draw_crops(seed, samples, shapes_zyx, weights, crop_zyx, attempt)
+            numbers[poor], starts_zyx[poor] = again[0][poor], again[1][poor]
+            found[poor] = read_labels(numbers[poor], starts_zyx[poor])
+        return Crops(_read_crops(images, numbers, starts_zyx, crop_zyx), found)
+
+    return read
+
+
+def renumber(labels: np.ndarray, unlabelled: int) -> np.ndarray:
+    """Ids of any width as int32: 0 stays 0, the id `unlabelled` becomes −1, others become 1..n."""
+    renumbered, _ = fastremap.renumber(labels, preserve_zero=True, in_place=False)
+    renumbered = renumbered.astype(np.int32)
+    if unlabelled >= 0:
+        renumbered[labels == unlabelled] = -1
+    return renumbered
+
+
+def _read_crops(
+    stores: Sequence[ts.TensorStore], numbers: np.ndarray, starts_zyx: np.ndarray, crop_zyx: Zyx
+) -> np.ndarray:
+    """Crops `[n z y x]`, in the dtype of the first store."""
     depth, height, width = crop_zyx
     # All reads go out as one ts.Batch, which merges requests for neighbouring chunks of a shard.
     # Only closing it submits them, so they are awaited after it.
     with ts.Batch() as batch:
         reads = [
-            volumes[n].store[z : z + depth, y : y + height, x : x + width].read(batch=batch)
+            stores[n][z : z + depth, y : y + height, x : x + width].read(batch=batch)
             for n, (z, y, x) in zip(numbers.tolist(), starts_zyx.tolist(), strict=True)
         ]
-    crops = np.empty((len(samples), *crop_zyx), volumes[0].dtype)
+    crops = np.empty((len(numbers), *crop_zyx), stores[0].dtype.numpy_dtype)
     for crop, read in zip(crops, reads, strict=True):
         crop[...] = read.result()
     return crops

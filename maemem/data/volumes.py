@@ -44,6 +44,16 @@ class Volume:
         """The type of its voxels."""
         return self.store.dtype.numpy_dtype
 
+    def cut(self, region: str) -> Volume:
+        """A part of this volume, as `Box.parse` reads it, in voxels of this volume; empty is all.
+
+        Raises:
+          ValueError: if the region is malformed or leaves the volume.
+        """
+        box = Box.parse(region, self.shape_zyx)
+        store = self.store[box.slices][ts.d[:].translate_to[0]]
+        return dataclasses.replace(self, store=store, region=box.moved(self.region.start_zyx))
+
 
 @functools.cache
 def shared_context(cache_bytes: int) -> ts.Context:
@@ -95,10 +105,9 @@ def open_volume(
             f"store it as one of these"
         )
     z, y, x = store.shape
-    box = Box.parse(region, (z, y, x))
     size = _agreed_voxel_size(path, layout.voxel_size_nm, voxel_size_nm)
-    shown = store[box.slices][ts.d[:].translate_to[0]]
-    return Volume(shown, size, (layout.kvstore.url or path).rstrip("/"), box)
+    whole = Box((0, 0, 0), (z, y, x))
+    return Volume(store, size, (layout.kvstore.url or path).rstrip("/"), whole).cut(region)
 
 
 def conversion_hint(path: str) -> str:

@@ -48,7 +48,7 @@ class Encoder(nn.Module):
     @nn.compact
     def __call__(
         self, image: Float[Array, "b z y x c"], visible_ids: Int[Array, "b visible"] | None = None
-    ) -> Tokens:
+    ) -> list[Tokens]:
         """Encodes crops of any size that the patches tile.
 
         Args:
@@ -56,7 +56,7 @@ class Encoder(nn.Module):
           visible_ids: the tokens to encode, as places in token order; all, if None.
 
         Returns:
-          `[b n width]`, in the order of `visible_ids`.
+          `[b n width]` after each block, in the order of `visible_ids`; the last of them normed.
 
         Raises:
           ValueError: if the patches do not tile the crops.

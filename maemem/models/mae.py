@@ -52,7 +52,7 @@ class Decoder(nn.Module):
         tokens = tokens + rows_at(sincos_embedding(grid_zyx, self.width), ids).astype(tokens.dtype)
         rotation = rotation_at(self.rotary, grid_zyx, self.width // self.heads, ids)
         transformer = Transformer(self.depth, self.heads, self.compute, name="transformer")
-        tokens = transformer(tokens, rotation)[:, visible_ids.shape[1] :]
+        tokens = transformer(tokens, rotation)[-1][:, visible_ids.shape[1] :]
         return dense(self.patch_values, self.compute, name="head")(tokens).astype(jnp.float32)
 
 
@@ -83,8 +83,8 @@ class MaskedAutoencoder(nn.Module):
     def encode(
         self, image: Float[Array, "b z y x c"], visible_ids: Int[Array, "b visible"] | None = None
     ) -> Tokens:
-        """See `Encoder.__call__`."""
-        return self.encoder(image, visible_ids)
+        """The last state of `Encoder.__call__`."""
+        return self.encoder(image, visible_ids)[-1]
 
     def decode(
         self,

@@ -29,6 +29,14 @@ def take_tokens(tokens: Shaped[Array, "b n d"], ids: Int[Array, "b m"]) -> Shape
     return jnp.take_along_axis(tokens, ids[:, :, None], axis=1)
 
 
+def scale_intensities(
+    crops: Shaped[Array, "*shape"], intensity_range: tuple[float, float]
+) -> Float[Array, "*shape"]:
+    """Raw intensities of any dtype as a network sees them: float32, the range made [−1, 1]."""
+    low, high = intensity_range
+    return (crops.astype(jnp.float32) - low) * (2 / (high - low)) - 1
+
+
 @dataclasses.dataclass(frozen=True)
 class Reconstruction:
     """What pre-training minimises: the squared error of the masked patches alone.
@@ -50,8 +58,7 @@ class Reconstruction:
 
     def image(self, crops: Shaped[Array, "b z y x"]) -> Image:
         """Raw crops of any dtype as the network sees them: float32, in [−1, 1], one channel."""
-        low, high = self.intensity_range
-        return ((crops.astype(jnp.float32) - low) * (2 / (high - low)) - 1)[..., None]
+        return scale_intensities(crops, self.intensity_range)[..., None]
 
     def masks(
         self, keys: Key[Array, " b"], image: Image

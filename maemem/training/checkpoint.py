@@ -7,12 +7,64 @@ import pathlib
 from typing import TypeVar, cast
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from jaxtyping import PyTree
 
 log = logging.getLogger(__name__)
 State = TypeVar("State")
+
+
+def read_parameters(path: pathlib.Path, stage: str) -> tuple[PyTree, pathlib.Path]:
+    """The parameters alone of a run's newest checkpoint, as numpy arrays.
+
+    Of a run that kept an average of its parameters, it is the average.
+
+    Args:
+      path: a workdir, a folder of checkpoints, or one checkpoint `…/checkpoints/STEP`.
+      stage: the stage of a workdir whose checkpoints are meant.
+
+    Returns:
+      The parameters, and the folder of the checkpoint that they are from.
+
+    Raises:
+      FileNotFoundError: if there is no checkpoint.
+      ValueError: if it cannot be read.
+    """
+    folders = (path / stage / "checkpoints", path / "checkpoints", path)
+    checkpoint = next((found for folder in folders if (found := _newest(folder))), None)
+    if checkpoint is None:
+        raise FileNotFoundError(
+            f"there is no checkpoint at {path}; expected a workdir with {stage}/checkpoints, or "
+            f"such a folder, or one checkpoint of it"
+        )
+    item = (checkpoint / "default").absolute()
+    try:
+        reader = ocp.PyTreeCheckpointer()
+        tree = reader.metadata(item).item_metadata.tree
+        part = "params" if tree.get("ema") is None else "ema"
+        like = {part: jax.tree.map(lambda _: 0, tree[part])}
+        kinds = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), like)
+        restored = reader.restore(
+            item, args=ocp.args.PyTreeRestore(like, restore_args=kinds, partial_restore=True)
+        )
+    except Exception as error:  # Whatever a damaged file makes Orbax raise.
+        raise ValueError(f"the checkpoint {checkpoint} cannot be read: {error}") from error
+    return restored[part], checkpoint
+
+
+def _is_step(folder: pathlib.Path) -> bool:
+    return folder.name.isdecimal() and (folder / "default").is_dir()
+
+
+def _newest(folder: pathlib.Path) -> pathlib.Path | None:
+    """The newest checkpoint in a folder, or the folder itself if it is one."""
+    if not folder.is_dir():
+        return None
+    if _is_step(folder):
+        return folder
+    return max(filter(_is_step, folder.iterdir()), key=lambda step: int(step.name), default=None)
 
 
 class Checkpoints:

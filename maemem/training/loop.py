@@ -10,15 +10,15 @@ import time
 from collections.abc import Callable, Iterable
 
 import jax
-import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
+from jaxtyping import PyTree
 
 from maemem.training.checkpoint import Checkpoints
 from maemem.training.mesh import place
 from maemem.training.metrics import MetricWriter
 from maemem.training.progress import progress_bar
-from maemem.training.step import Metrics, TrainState
+from maemem.training.step import Metrics, TrainState, batch_size
 
 log = logging.getLogger(__name__)
 
@@ -88,8 +88,8 @@ class StopSignal:
 
 def train(
     state: TrainState,
-    train_step: Callable[[TrainState, jax.Array], tuple[TrainState, Metrics]],
-    batches: Iterable[np.ndarray],
+    train_step: Callable[[TrainState, PyTree], tuple[TrainState, Metrics]],
+    batches: Iterable[PyTree],
     evaluate: Callable[[TrainState, int], dict[str, float]],
     *,
     schedule: Schedule,
@@ -139,7 +139,9 @@ def train(
                 row = {name: float(value) for name, value in metrics.items()}
                 steps_per_second = rate.per_second(step)
                 if steps_per_second:
-                    row["crops_per_second"] = steps_per_second * len(batch) * jax.process_count()
+                    row["crops_per_second"] = (
+                        steps_per_second * batch_size(batch) * jax.process_count()
+                    )
                 bar.set_postfix(loss=f"{row['loss']:.4f}", refresh=False)
                 if evaluating:
                     row |= evaluate(state, step)

@@ -127,6 +127,13 @@ def check_divisible(name: str, crops: int, accumulation: int) -> None:
         )
 
 
-def place(batch: np.ndarray, mesh: Mesh) -> jax.Array:
-    """This process's rows of a global batch, as part of one array over all devices."""
-    return jax.make_array_from_process_local_data(batch_sharding(mesh), batch)
+def place(batch: PyTree, mesh: Mesh) -> PyTree:
+    """This process's rows of a global batch, as parts of arrays over all devices."""
+    return jax.tree.map(
+        lambda rows: jax.make_array_from_process_local_data(batch_sharding(mesh), rows), batch
+    )
+
+
+def local_rows(rows: np.ndarray) -> np.ndarray:
+    """This process's share of the rows of a global batch."""
+    return np.split(rows, jax.process_count())[jax.process_index()]

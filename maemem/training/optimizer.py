@@ -1,33 +1,49 @@
-"""AdamW with warm-up and cosine decay."""
+"""AdamW and SGD with warm-up and cosine decay, for a whole network or the upper part of one."""
 
 import dataclasses
+import re
+from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import PyTree
 
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerSettings:
-    """An AdamW run (Loshchilov & Hutter 2019).
+    """How parameters follow the gradient.
 
     Attributes:
+      name: `adamw` (Loshchilov & Hutter 2019) or `sgd`, with momentum.
       learning_rate: at its peak.
       warmup_steps: in which it rises linearly from 0.
       steps: in which, warm-up included, it falls to 0 along a cosine.
-      betas: decay of the two moments.
-      weight_decay: of kernels; biases, norms and the mask token are spared.
+      betas: decay of AdamW's two moments.
+      momentum: of SGD.
+      weight_decay: of kernels; biases, norms and the mask token are spared. AdamW's is decoupled,
+        SGD's is part of the gradient.
       clip_norm: the largest gradient norm; 0 never clips.
+      layer_decay: the factor of the learning rate from one block of the encoder to the one below
+        (Clark et al. 2020; He et al. 2021); what is not in the encoder has the full rate.
+      freeze_encoder: whether the encoder stays as it is.
     """
 
+    name: str
     learning_rate: float
     warmup_steps: int
     steps: int
     betas: tuple[float, float]
+    momentum: float
     weight_decay: float
     clip_norm: float
+    layer_decay: float = 1.0
+    freeze_encoder: bool = False
 
     def __post_init__(self):
+        if self.name not in ("adamw", "sgd"):
+            raise ValueError(f"optimizer {self.name!r} is unknown; choose adamw or sgd")
         if not 0 <= self.warmup_steps < self.steps:
             raise ValueError(
                 f"warmup_steps {self.warmup_steps} must be at least 0 and less than "
@@ -45,15 +61,18 @@ class OptimizerSettings:
 
     def transformation(self) -> optax.GradientTransformation:
         """The optimizer."""
-        adamw = optax.adamw(
-            self.schedule(),
-            *self.betas,
-            weight_decay=self.weight_decay,
-            mask=_is_kernel,
-        )
-        if not self.clip_norm:
-            return adamw
-        return optax.chain(optax.clip_by_global_norm(self.clip_norm), adamw)
+        rate, decay = self.schedule(), self.weight_decay
+        steps = [optax.clip_by_global_norm(self.clip_norm)] if self.clip_norm else []
+        if self.name == "adamw":
+            steps.append(optax.adamw(rate, *self.betas, weight_decay=decay, mask=_is_kernel))
+        else:
+            steps.append(optax.add_decayed_weights(decay, mask=_is_kernel))
+            steps.append(optax.sgd(rate, momentum=self.momentum))
+        if self.layer_decay != 1:
+            steps.append(_scaled(lambda updates: layer_scales(updates, self.layer_decay)))
+        if self.freeze_encoder:
+            steps.append(_scaled(frozen_scales))
+        return optax.chain(*steps) if len(steps) > 1 else steps[0]
 
 
 def _is_kernel(params: PyTree) -> PyTree:
@@ -61,3 +80,57 @@ def _is_kernel(params: PyTree) -> PyTree:
     return jax.tree_util.tree_map_with_path(
         lambda path, _: getattr(path[-1], "key", None) == "kernel", params
     )
+
+
+def _scaled(scales: Callable[[PyTree], PyTree]) -> optax.GradientTransformation:
+    """Multiplies every update by its scale."""
+
+    def update(updates: PyTree, state: optax.EmptyState, params: PyTree = None):
+        del params
+        return jax.tree.map(jnp.multiply, updates, scales(updates)), state
+
+    return optax.GradientTransformation(lambda _: optax.EmptyState(), update)
+
+
+def frozen_scales(params: PyTree) -> PyTree:
+    """0 for every parameter of the encoder, 1 for all others."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: 0.0 if _names(path)[0] == "encoder" else 1.0, params
+    )
+
+
+def layer_scales(params: PyTree, decay: float) -> PyTree:
+    """The factor of the learning rate of every parameter, of a shape that broadcasts over it.
+
+    Of an encoder of n blocks, block i (from 0) has decay ** (n - i), the patch embedding
+    decay ** (n + 1), the last norm 1; as has everything outside of the encoder.
+    """
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    blocks = max((int(_blocks(path, leaf).max(initial=-1)) for path, leaf in leaves)) + 1
+
+    def scale(path, leaf):
+        if _names(path)[0] != "encoder":
+            return 1.0
+        if "patch_embedding" in _names(path):
+            return decay ** (blocks + 1)
+        places = _blocks(path, leaf)
+        factors = np.float32(decay) ** (blocks - places)
+        return factors.reshape(-1, *[1] * (leaf.ndim - 1)) if places.size else 1.0
+
+    return jax.tree_util.tree_map_with_path(scale, params)
+
+
+def _names(path) -> list[str]:
+    return [str(getattr(part, "key", part)) for part in path]
+
+
+def _blocks(path, leaf) -> np.ndarray:
+    """The numbers of the encoder's blocks that a parameter belongs to: all of them, if stacked."""
+    names = _names(path)
+    if names[0] != "encoder" or "transformer" not in names:
+        return np.zeros(0, int)
+    name = names[names.index("transformer") + 1]
+    if name == "blocks":
+        return np.arange(leaf.shape[0])
+    found = re.fullmatch(r"block_(\d+)", name)
+    return np.array([int(found[1])] if found else [], int)

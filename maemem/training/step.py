@@ -8,12 +8,13 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Int, Key, PyTree, Shaped
+from jaxtyping import Array, Float, Int, Key, PyTree
 
 from maemem.training.mesh import batch_sharding, replicated, state_sharding
 
-# (params, crops, one key a crop) -> the mean loss of the crops
-LossFn = Callable[[PyTree, Shaped[Array, "b ..."], Key[Array, " b"]], Float[Array, ""]]
+# (params, batch, one key a crop) -> the mean loss of the crops. A batch is crops `[b ...]`, or a
+# tree of such.
+LossFn = Callable[[PyTree, PyTree, Key[Array, " b"]], Float[Array, ""]]
 Metrics = dict[str, Float[Array, ""]]
 
 
@@ -85,8 +86,13 @@ def state_maker(
     return abstract, lambda: jax.jit(make, out_shardings=shardings)(key)
 
 
+def batch_size(batch: PyTree) -> int:
+    """How many crops a batch, or this process's part of one, has."""
+    return jax.tree.leaves(batch)[0].shape[0]
+
+
 def accumulated_gradient(
-    loss: LossFn, params: PyTree, batch: Shaped[Array, "b ..."], keys: Key[Array, " b"], parts: int
+    loss: LossFn, params: PyTree, batch: PyTree, keys: Key[Array, " b"], parts: int
 ) -> tuple[Float[Array, ""], PyTree]:
     """Loss and gradient of a batch, computed in `parts` parts one after another to save memory.
 
@@ -102,7 +108,7 @@ def accumulated_gradient(
         return jnp.swapaxes(rows.reshape(-1, parts, *rows.shape[1:]), 0, 1)
 
     zeros = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, params))
-    total, _ = jax.lax.scan(add, zeros, (split(batch), split(keys)))
+    total, _ = jax.lax.scan(add, zeros, jax.tree.map(split, (batch, keys)))
     value, gradient = jax.tree.map(lambda x: x / parts, total)
     return value, gradient
 
@@ -118,7 +124,7 @@ def make_train_step(
     accumulation: int,
     mesh: Mesh,
     fsdp: bool,
-) -> Callable[[TrainState, Shaped[Array, "b ..."]], tuple[TrainState, Metrics]]:
+) -> Callable[[TrainState, PyTree], tuple[TrainState, Metrics]]:
     """Compiles one step: forward, backward, update.
 
     Args:
@@ -138,8 +144,8 @@ def make_train_step(
       `parameter_norm` after it.
     """
 
-    def train_step(state: TrainState, batch: Shaped[Array, "b ..."]) -> tuple[TrainState, Metrics]:
-        keys = sample_keys(seed, state.step, len(batch))
+    def train_step(state: TrainState, batch: PyTree) -> tuple[TrainState, Metrics]:
+        keys = sample_keys(seed, state.step, batch_size(batch))
         value, gradient = accumulated_gradient(loss, state.params, batch, keys, accumulation)
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from maemem.data.crops import draw_crops
-from maemem.data.pipeline import batches, fixed_crops
+from maemem.data.pipeline import Labels, batches, crop_reader, labelled_reader, renumber
 from maemem.data.volumes import Volume
 from maemem.geometry import Box
 
@@ -47,8 +47,8 @@ WEIGHTS = [1.0, 2.0]
 
 
 def read(first_step=0, last_step=5, **kwargs):
-    options = {"crop_zyx": CROP, "batch_size": BATCH, "seed": 3} | kwargs
-    stream = batches(VOLUMES, WEIGHTS, first_step=first_step, last_step=last_step, **options)
+    crops = crop_reader(VOLUMES, WEIGHTS, CROP, seed=3)
+    stream = batches(crops, batch_size=BATCH, first_step=first_step, last_step=last_step, **kwargs)
     return np.array(list(stream))
 
 
@@ -64,8 +64,9 @@ def test_batches_are_the_crops_drawn():
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
 def test_sharded_zarr_gives_what_memory_gives(dtype, tmp_path):
     array = image((10, 70, 50), dtype)
-    stored = fixed_crops([write_zarr(tmp_path / "v.zarr", array)], [1.0], CROP, 20, seed=0)
-    in_memory = fixed_crops([volume(array)], [1.0], CROP, 20, seed=0)
+    zarr = write_zarr(tmp_path / "v.zarr", array)
+    stored = crop_reader([zarr], [1.0], CROP, seed=0)(range(20))
+    in_memory = crop_reader([volume(array)], [1.0], CROP, seed=0)(range(20))
     assert stored.dtype == dtype
     assert stored.shape == (20, *CROP)
     np.testing.assert_array_equal(stored, in_memory)
@@ -94,11 +95,6 @@ def test_nothing_left_to_read():
     assert len(read(first_step=6)) == 0
 
 
-def test_fixed_crops_are_the_first_samples_of_their_seed():
-    crops = fixed_crops(VOLUMES, WEIGHTS, CROP, BATCH, seed=3)
-    np.testing.assert_array_equal(crops, read()[0])
-
-
 def test_batch_not_shared_evenly():
     with pytest.raises(ValueError, match="batch size 8 is not divisible by 3 processes; nearest: "):
         read(process_count=3)
@@ -106,14 +102,7 @@ def test_batch_not_shared_evenly():
 
 def test_mix_is_checked_before_the_first_batch():
     with pytest.raises(ValueError, match="smaller than the crop 10x16x12"):
-        batches(
-            *(VOLUMES, WEIGHTS),
-            crop_zyx=(10, 16, 12),
-            batch_size=BATCH,
-            seed=0,
-            first_step=0,
-            last_step=1,
-        )
+        crop_reader(VOLUMES, WEIGHTS, (10, 16, 12), seed=0)
 
 
 @pytest.mark.timeout(20)
@@ -123,23 +112,59 @@ def test_failed_read_raises_in_the_consumer(threads, tmp_path):
     for shard in (tmp_path / "v.zarr" / "c").rglob("*"):
         if shard.is_file():
             shard.write_bytes(shard.read_bytes()[:100])
-    stream = batches(
-        *([broken], [1.0]),
-        crop_zyx=CROP,
-        batch_size=BATCH,
-        seed=0,
-        first_step=0,
-        last_step=100,
-        read_threads=threads,
-    )
+    crops = crop_reader([broken], [1.0], CROP, seed=0)
+    stream = batches(crops, batch_size=BATCH, first_step=0, last_step=100, read_threads=threads)
     with pytest.raises(ValueError, match=r"v\.zarr"):
         next(stream)
 
 
 @pytest.mark.timeout(20)
 def test_abandoned_stream_stops():
-    stream = batches(
-        *(VOLUMES, WEIGHTS), crop_zyx=CROP, batch_size=BATCH, seed=0, first_step=0, last_step=10**9
-    )
+    crops = crop_reader(VOLUMES, WEIGHTS, CROP, seed=0)
+    stream = batches(crops, batch_size=BATCH, first_step=0, last_step=10**9)
     assert len(list(itertools.islice(stream, 3))) == 3
     del stream
+
+
+# The right half of each volume is unlabelled, the left half holds a body in every fourth row.
+IDS = [np.zeros(array.shape, np.uint64) for array in ARRAYS]
+for ids in IDS:
+    ids[:, ::4] = 2**40 + np.arange(ids.shape[1])[::4, None]
+    ids[:, :, ids.shape[2] // 2 :] = 7
+LABELS = [Labels(volume(ids), 7) for ids in IDS]
+
+
+def test_labels_lie_where_their_crop_does():
+    got = labelled_reader(VOLUMES, LABELS, WEIGHTS, CROP, seed=3)(range(20))
+    np.testing.assert_array_equal(got.image, crop_reader(VOLUMES, WEIGHTS, CROP, seed=3)(range(20)))
+    numbers, starts = draw_crops(3, range(20), [a.shape for a in ARRAYS], WEIGHTS, CROP)
+    assert got.labels.dtype == np.int32
+    for labels, number, (z, y, x) in zip(got.labels, numbers, starts, strict=True):
+        ids = IDS[number][z : z + 4, y : y + 16, x : x + 12]
+        np.testing.assert_array_equal(labels == -1, ids == 7)
+        np.testing.assert_array_equal(labels == 0, ids == 0)
+        pairs = {*zip(labels.ravel().tolist(), ids.ravel().tolist(), strict=True)}
+        assert len(pairs) == len({a for a, _ in pairs}) == len({b for _, b in pairs})
+
+
+def test_poor_crops_are_drawn_again_and_good_ones_stay():
+    whole = labelled_reader(VOLUMES, LABELS, WEIGHTS, CROP, seed=3)
+    picky = labelled_reader(VOLUMES, LABELS, WEIGHTS, CROP, seed=3, min_foreground=0.2)
+    before, after = whole(range(40)), picky(range(40))
+    poor = (before.labels > 0).mean((1, 2, 3)) < 0.2
+    assert 0 < poor.sum() < 40
+    np.testing.assert_array_equal(before.image[~poor], after.image[~poor])
+    assert ((after.labels > 0).mean((1, 2, 3)) >= 0.2).all()
+    # A sample depends on its own index alone.
+    np.testing.assert_array_equal(picky(range(17, 23)).image, after.image[17:23])
+    np.testing.assert_array_equal(picky(range(17, 23)).labels, after.labels[17:23])
+
+
+def test_where_no_crop_is_rich_enough_the_last_draw_is_taken():
+    never = labelled_reader(VOLUMES, LABELS, WEIGHTS, CROP, seed=3, min_foreground=0.9)
+    assert never(range(4)).labels.shape == (4, *CROP)
+
+
+def test_background_itself_may_be_what_is_unlabelled():
+    np.testing.assert_array_equal(renumber(np.array([[[0, 5, 5, 9]]]), 0), [[[-1, 1, 1, 2]]])
+    np.testing.assert_array_equal(renumber(np.array([[[0, 5, 5, 9]]]), -1), [[[0, 1, 1, 2]]])

@@ -3,15 +3,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from maemem.training.optimizer import OptimizerSettings
+from maemem.training.optimizer import OptimizerSettings, layer_scales
 
 
 def settings(**changes) -> OptimizerSettings:
     fields = {
+        "name": "adamw",
         "learning_rate": 0.1,
         "warmup_steps": 4,
         "steps": 20,
         "betas": (0.9, 0.95),
+        "momentum": 0.9,
         "weight_decay": 0.5,
         "clip_norm": 0.0,
     }
@@ -58,3 +60,64 @@ def test_clipping_bounds_the_gradient_not_its_direction():
 def test_a_warmup_as_long_as_the_run_is_refused():
     with pytest.raises(ValueError, match="warmup_steps 20 must be at least 0 and less than"):
         settings(warmup_steps=20)
+
+
+def test_sgd_follows_the_gradient_with_momentum_and_decays_kernels():
+    params = {"kernel": jnp.full(2, 2.0), "bias": jnp.full(2, 2.0)}
+    gradient = {"kernel": jnp.array([1.0, -1.0]), "bias": jnp.array([1.0, -1.0])}
+    optimizer = settings(name="sgd", warmup_steps=0, weight_decay=0.25).transformation()
+    state = optimizer.init(params)
+    first, state = optimizer.update(gradient, state, params)
+    np.testing.assert_allclose(first["bias"], [-0.1, 0.1], rtol=1e-6)
+    np.testing.assert_allclose(first["kernel"], [-0.15, 0.05], rtol=1e-6)
+    second, _ = optimizer.update(gradient, state, params)
+    rate = float(settings(warmup_steps=0).schedule()(1))
+    np.testing.assert_allclose(second["bias"], [-1.9 * rate, 1.9 * rate], rtol=1e-5)
+
+
+def test_an_unknown_optimizer_is_refused():
+    with pytest.raises(ValueError, match="optimizer 'adam' is unknown; choose adamw or sgd"):
+        settings(name="adam")
+
+
+def segmenter(scan: bool):
+    """The encoder of two blocks has the names that networks give."""
+    block = {"attention": {"qkv": {"kernel": jnp.ones((2, 2))}}}
+    row = jax.tree.map(lambda leaf: jnp.stack([leaf] * 2), block)
+    blocks = {"blocks": row} if scan else {"block_00": block, "block_01": block}
+    return {
+        "encoder": {
+            "patch_embedding": {"kernel": jnp.ones((2, 2))},
+            "transformer": {**blocks, "norm": {"scale": jnp.ones(2)}},
+        },
+        "head": {"kernel": jnp.ones((2, 2))},
+    }
+
+
+@pytest.mark.parametrize("scan", [False, True])
+def test_layer_decay_slows_what_is_further_from_the_head(scan):
+    params = segmenter(scan)
+    scaled = jax.tree.map(jnp.multiply, params, layer_scales(params, 0.5))
+    encoder = scaled["encoder"]
+    assert (encoder["patch_embedding"]["kernel"] == 0.125).all()
+    assert (encoder["transformer"]["norm"]["scale"] == 1).all()
+    assert (scaled["head"]["kernel"] == 1).all()
+    if scan:
+        stacked = encoder["transformer"]["blocks"]["attention"]["qkv"]["kernel"]
+        lower, upper = stacked
+    else:
+        lower, upper = (
+            encoder["transformer"][name]["attention"]["qkv"]["kernel"]
+            for name in ("block_00", "block_01")
+        )
+    assert (lower == 0.25).all()
+    assert (upper == 0.5).all()
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
+def test_a_frozen_encoder_does_not_move_even_by_weight_decay(name):
+    params = segmenter(False)
+    optimizer = settings(name=name, warmup_steps=0, freeze_encoder=True).transformation()
+    updates, _ = jax.jit(optimizer.update)(params, optimizer.init(params), params)
+    assert all((leaf == 0).all() for leaf in jax.tree.leaves(updates["encoder"]))
+    assert all((leaf != 0).all() for leaf in jax.tree.leaves(updates["head"]))

@@ -1,0 +1,108 @@
+"""What pre-training is worth: the same fine-tuning from several starts, in one table.
+
+    python -m benchmarks.arms --config=configs/finetune_fib25.py --encoder=runs/fib25 \\
+        --workdir=runs/fib25_arms --seeds=0,1 --set=data.root=DATA
+
+Runs, one after the other, for every seed: `pretrained` (from the encoder), `scratch` (nothing but
+the encoder's start differs) and, if asked for by `--arms`, `frozen` (the pre-trained encoder is
+kept as it is) and `unet` (a residual 3-D U-Net with the same channels, from scratch). Each is an
+ordinary run of the config, in a workdir of its own; so whatever is finished is kept, and the same
+command goes on where it was stopped. Ends with WORKDIR/arms.json and WORKDIR/arms.md.
+"""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import statistics
+import subprocess
+import sys
+from typing import Any
+
+from absl import app, flags
+
+_CONFIG = flags.DEFINE_string("config", None, "The config of the fine-tuning.", required=True)
+_ENCODER = flags.DEFINE_string("encoder", "", "The pre-training workdir, or a checkpoint.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "The folder of all runs.", required=True)
+_SEEDS = flags.DEFINE_list("seeds", "0,1", "Of the fine-tuning.")
+_ARMS = flags.DEFINE_list("arms", "pretrained,scratch", "Of pretrained, frozen, scratch, unet.")
+_SET = flags.DEFINE_multi_string("set", [], "FIELD=VALUE of the config, for all runs.")
+_SCORES = flags.DEFINE_list(
+    "scores", "adapted_rand,voi_split,voi_merge,ap50,ap75,dice", "The columns of the table."
+)
+
+
+def overrides(arm: str, encoder: str) -> dict[str, str]:
+    """What an arm changes in the config."""
+    arms = {
+        "pretrained": {"finetune.encoder": encoder},
+        "frozen": {"finetune.encoder": encoder, "finetune.freeze_encoder": "True"},
+        "scratch": {"finetune.encoder": ""},
+        "unet": {"finetune.encoder": "", "model.segmenter": "unet"},
+    }
+    if arm not in arms:
+        raise app.UsageError(f"arm {arm!r} is unknown; choose from {', '.join(arms)}")
+    if arm in ("pretrained", "frozen") and not encoder:
+        raise app.UsageError(f"arm {arm} needs --encoder, a pre-training workdir")
+    return arms[arm]
+
+
+def main(argv: list[str]) -> None:
+    del argv
+    workdir = pathlib.Path(_WORKDIR.value or "")
+    arms = {arm: overrides(arm, _ENCODER.value) for arm in _ARMS.value}
+    rows: list[dict[str, Any]] = []
+    for seed in _SEEDS.value:
+        for arm, fields in arms.items():
+            folder = workdir / f"{arm}-{seed}"
+            fields = {"seed": seed, **dict(s.split("=", 1) for s in _SET.value), **fields}
+            command = [sys.executable, "-m", "maemem.main", f"--config={_CONFIG.value}"]
+            command += [f"--workdir={folder}"]
+            command += [f"--config.{name}={value}" for name, value in fields.items()]
+            print(f"{arm}, seed {seed}: {' '.join(command[1:])}", flush=True)
+            subprocess.run(command, check=True)
+            rows += scored(folder, arm, seed)
+            write(workdir, rows)
+    print(table(rows))
+
+
+def scored(folder: pathlib.Path, arm: str, seed: str) -> list[dict[str, Any]]:
+    """The scores of a run, one row for each set and method."""
+    sets = json.loads((folder / "evaluate" / "scores.json").read_text())["sets"]
+    rows = []
+    for name, volumes in sets.items():
+        for volume, scores in volumes.items():
+            baselines = scores.pop("baselines")
+            methods = {arm: scores, **{f"{arm}: {b}": s for b, s in baselines.items()}}
+            for method, values in methods.items():
+                rows.append(
+                    {"set": name, "volume": volume, "method": method, "seed": seed, **values}
+                )
+    return rows
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """The means over the seeds, and in brackets each seed's, as a Markdown table."""
+    names = _SCORES.value
+    lines = ["| " + " | ".join(["set", "volume", "method", *names]) + " |"]
+    lines.append("|" + "---|" * (len(names) + 3))
+    keys = dict.fromkeys((row["set"], row["volume"], row["method"]) for row in rows)
+    for key in keys:
+        group = [row for row in rows if (row["set"], row["volume"], row["method"]) == key]
+        cells = list(key)
+        for name in names:
+            values = [row[name] for row in group]
+            each = ", ".join(f"{value:.3f}" for value in values)
+            cells.append(f"{statistics.mean(values):.3f} ({each})")
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def write(workdir: pathlib.Path, rows: list[dict[str, Any]]) -> None:
+    """Keeps what there is so far."""
+    (workdir / "arms.json").write_text(json.dumps(rows, indent=1))
+    (workdir / "arms.md").write_text(table(rows) + "\n")
+
+
+if __name__ == "__main__":
+    app.run(main)

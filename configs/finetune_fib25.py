@@ -1,0 +1,45 @@
+"""Segments neurons of isotropic FIB-SEM: FIB-25, 10 nm voxels, sized for two CPU cores.
+
+    python -m maemem.main --config=configs/finetune_fib25.py --config.data.root=DATA \\
+        --config.finetune.encoder=runs/fib25 --workdir=runs/fib25_neurons
+
+Fine-tunes the encoder of `pretrain_fib25.py` to affinities (without `--config.finetune.encoder`:
+from scratch) on sections 0 to 119 of DATA/fib25/train-input.tif, tunes the thresholds on sections
+120 to 169, and scores sections 180 to 249.
+"""
+
+from maemem.config import (
+    adamw,
+    isotropic_augmentation,
+    segmenting,
+    transformer,
+    volume,
+)
+
+
+def get_config():
+    """The config."""
+    config = segmenting()
+    fields = {"labels": "fib25/train-labels.tif", "voxel_size_nm": (10.0, 10.0, 10.0)}
+    regions = {"train": "0:120, :, :", "validation": "120:170, :, :", "test": "180:250, :, :"}
+    for name, region in regions.items():
+        config.data[name].fib25 = volume("fib25/train-input.tif", region=region, **fields)
+    config.data.crop_zyx = (48, 48, 48)
+    config.model.patch_zyx = (8, 8, 8)
+    config.model.encoder = transformer(192, 8, 6)
+    config.model.rotary = True
+    config.model.channels = (8, 16, 32)
+    config.finetune.steps = 600
+    config.finetune.batch_size = 4
+    config.finetune.optimizer = adamw(1e-3, 50, 0.05)
+    config.finetune.optimizer.clip_norm = 1.0
+    config.finetune.augmentation = isotropic_augmentation()
+    config.finetune.log_every = 10
+    config.finetune.eval_every = 100
+    config.finetune.eval_crops = 16
+    config.finetune.checkpoint_every = 100
+    config.predict.stride_zyx = (32, 32, 32)
+    config.predict.batch_size = 4
+    config.predict.views = "one"
+    config.segment.baselines = ("fragments", "intensity")
+    return config

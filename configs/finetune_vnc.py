@@ -1,0 +1,48 @@
+"""Segments serial sections: larval VNC, 50×4.6×4.6 nm, sized for two CPU cores.
+
+    python -m maemem.main --config=configs/finetune_vnc.py --config.data.root=DATA \\
+        --config.finetune.encoder=runs/vnc --workdir=runs/vnc_mitochondria
+
+Fine-tunes the encoder of `pretrain_vnc.py` to the binary mask and contour of mitochondria
+(`configs/finetune_vnc.py:neurites`: to affinities of neurites) on rows 0 to 511 of
+DATA/vnc/train-input.tif, tunes the thresholds on rows 512 to 639, and scores rows 656 to 1023. The
+truth of the neurites was derived by linking regions of sections, and splits more than it should.
+"""
+
+from maemem.config import affinity, adamw, bcd, markers, segmenting, transformer, volume, waterz
+
+TISSUES = ("mitochondria", "neurites")
+
+
+def get_config(tissue: str = "mitochondria"):
+    """The config; `tissue` is mitochondria or neurites."""
+    if tissue not in TISSUES:
+        raise ValueError(f"tissue {tissue!r} is unknown; choose one of {TISSUES}")
+    config = segmenting()
+    fields = {"labels": f"vnc/train-{tissue}.tif", "voxel_size_nm": (50.0, 4.6, 4.6)}
+    regions = {"train": ":, 0:512, :", "validation": ":, 512:640, :", "test": ":, 656:1024, :"}
+    for name, region in regions.items():
+        config.data[name].vnc = volume("vnc/train-input.tif", region=region, **fields)
+    config.model.encoder = transformer(192, 8, 6)
+    config.model.rotary = True
+    config.model.channels = (8, 16, 32, 64)
+    config.finetune.steps = 600
+    config.finetune.batch_size = 8
+    config.finetune.optimizer = adamw(1e-3, 50, 0.05)
+    config.finetune.optimizer.clip_norm = 1.0
+    config.finetune.log_every = 10
+    config.finetune.eval_every = 100
+    config.finetune.eval_crops = 32
+    config.finetune.checkpoint_every = 100
+    config.predict.views = "one"
+    if tissue == "mitochondria":
+        config.objective = bcd(distance=False)
+        config.finetune.min_foreground = 0.02
+        config.segment = markers(distance=False)
+        config.segment.select_by = "ap75"
+    else:
+        config.objective = affinity()
+        config.objective.remove_borders = True
+        config.segment = waterz()
+        config.segment.baselines = ("fragments", "intensity")
+    return config

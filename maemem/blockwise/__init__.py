@@ -1,0 +1,1 @@
+"""Work on a whole volume, block by block, in bounded memory."""

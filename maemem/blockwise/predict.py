@@ -1,0 +1,272 @@
+"""Predicts a volume of any size through overlapping windows.
+
+The volume is worked on block by block. Of a block, the raw voxels of all windows that touch it are
+read; their predictions, weighted, are added up; the block is written, and recorded as finished. No
+voxel depends on how the volume is cut into blocks: the windows lie on one grid, and over each voxel
+they are added in the same order.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import itertools
+import json
+import logging
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorstore as ts
+from jax.typing import ArrayLike
+from tqdm import tqdm
+
+from maemem.blockwise import store
+from maemem.blockwise.windows import Windows, blend_weights, block_shape, read_mirrored
+from maemem.data import ledger, omezarr
+from maemem.data.volumes import Volume
+from maemem.geometry import Box, Zyx, blocks, format_zyx
+
+log = logging.getLogger(__name__)
+
+# Raw crops `[b z y x]`, of the volume's dtype, to probabilities `[b z y x c]`, in [0, 1].
+Predict = Callable[[np.ndarray], ArrayLike]
+
+_LOG_EVERY_SECONDS = 30
+_ROUNDING = 1e-5  # An accelerator's division may exceed 1 by some last places.
+
+
+@dataclasses.dataclass(frozen=True)
+class _Job:
+    """What to predict, and how: all that the blocks have in common."""
+
+    predict: Predict
+    volume: Volume
+    windows: Windows
+    weights: np.ndarray  # float32 [z y x c], see `blend_weights`
+    batch_size: int
+    dtype: str
+
+
+def predict_volume(
+    predict: Predict,
+    volume: Volume,
+    output: str | Path,
+    *,
+    region: Box,
+    window_zyx: Zyx,
+    stride_zyx: Zyx,
+    batch_size: int,
+    channels: Sequence[str],
+    identity: Mapping[str, Any],
+    dtype: str = "uint8",
+    known: np.ndarray | None = None,
+    memory_bytes: int = 1 << 30,
+    chunk_zyx: Zyx | None = None,
+    block_zyx: Zyx | None = None,
+    progress: bool = True,
+) -> None:
+    """Writes the probabilities of every channel in a region, as OME-Zarr 0.5 `[c z y x]`.
+
+    The volume is read around the region too, and mirrored where it ends, so that a voxel at the
+    border is covered as fully as one in the middle. What is there as a whole is kept; what was
+    killed goes on from its record in `output` + `.partial`.
+
+    Args:
+      predict: raw crops to probabilities. It always gets `batch_size` crops, and treats each alike,
+        whatever the others are.
+      volume: in which the region lies; nothing outside of `volume.region` is read.
+      output: a local folder.
+      region: what to predict, in voxels of the whole array, as `volume.region` is.
+      window_zyx: the shape of a crop.
+      stride_zyx: from one window to the next, no larger than the window.
+      batch_size: crops a call.
+      channels: the name of each.
+      identity: whatever else decides the values, as JSON has it, such as the network's checkpoint.
+      dtype: one of `store.PREDICTION_DTYPES`.
+      known: see `blend_weights` and `tta.share_known`; None: a window knows all of its voxels.
+      memory_bytes: about what is held of a block; at least a chunk is.
+      chunk_zyx: what is read at once later, in voxels; None: see `omezarr.chunk_shape`.
+      block_zyx: what is worked on at once, and is one file, whole chunks; None: see `block_shape`.
+      progress: whether to show a progress bar on a terminal, and lines in the log elsewhere.
+
+    Raises:
+      FileExistsError: if the output holds something that was made otherwise.
+      ValueError: if an option is wrong, the region leaves the volume, `predict` gives anything but
+        probabilities of the right shape, or a partial output is another one's or being worked on.
+    """
+    _check(region, volume, dtype)
+    windows = Windows(region, window_zyx, stride_zyx)
+    known = np.ones((*window_zyx, len(channels))) if known is None else known
+    job = _Job(predict, volume, windows, blend_weights(known, stride_zyx), batch_size, dtype)
+    attributes = _attributes(job, channels, identity)
+    target = store.local_path(output)
+    if target.exists():
+        store.keep(target, attributes)
+        return
+    chunk = chunk_zyx or omezarr.chunk_shape(region.shape_zyx, volume.voxel_size_nm)
+    block = block_zyx or _block_shape(job, chunk, memory_bytes)
+    _write(job, target, attributes, chunk, block, progress)
+
+
+def _check(region: Box, volume: Volume, dtype: str) -> None:
+    if dtype not in store.PREDICTION_DTYPES:
+        expected = ", ".join(store.PREDICTION_DTYPES)
+        raise ValueError(f"dtype is {dtype!r}, expected one of {expected}")
+    within = volume.region
+    starts = zip(within.start_zyx, region.start_zyx, strict=True)
+    stops = zip(region.stop_zyx, within.stop_zyx, strict=True)
+    if min(region.shape_zyx) < 1 or not all(a <= b for a, b in (*starts, *stops)):
+        raise ValueError(
+            f"region [{region}] is empty or leaves the volume {volume.source} [{within}]; "
+            f"choose one inside it"
+        )
+
+
+def _attributes(job: _Job, channels: Sequence[str], identity: Mapping[str, Any]) -> dict[str, Any]:
+    """All that decides the values, as it is read back from JSON."""
+    own = {
+        "source": job.volume.source,
+        "source_region": str(job.volume.region),
+        "region": str(job.windows.region),
+        "window_zyx": job.windows.window_zyx,
+        "stride_zyx": job.windows.stride_zyx,
+        "channels": list(channels),
+        "dtype": job.dtype,
+    }
+    if twice := sorted(own.keys() & identity.keys()):
+        raise ValueError(f"identity has {', '.join(twice)}, kept for what is given otherwise")
+    return json.loads(json.dumps({**own, **identity}))
+
+
+def _block_shape(job: _Job, chunk_zyx: Zyx, memory_bytes: int) -> Zyx:
+    """The block of which everything held at once fits the memory."""
+    # Raw voxels are held as read and as mirrored; sums as float32, scaled, as stored, and encoded.
+    stored_bytes = 2 * np.dtype(job.dtype).itemsize
+    voxel_bytes = job.weights.shape[-1] * (4 + 4 + stored_bytes)
+    raw_bytes = 2 * job.volume.dtype.itemsize
+    return block_shape(job.windows, chunk_zyx, memory_bytes, raw_bytes, voxel_bytes)
+
+
+def _write(
+    job: _Job, target: Path, attributes: Mapping[str, Any], chunk: Zyx, block: Zyx, progress: bool
+) -> None:
+    """Writes the blocks that are missing, then gives the whole its name."""
+    if any(b % c for b, c in zip(block, chunk, strict=True)):
+        raise ValueError(
+            f"block {format_zyx(block)} is not a multiple of chunk {format_zyx(chunk)} along each "
+            f"axis; give both, or leave both out"
+        )
+    region, channels = job.windows.region, attributes["channels"]
+    partial = store.unfinished(target)
+    with ledger.held(partial, target, wait=False):
+        ledger.claim(partial, {**attributes, "chunk_zyx": list(chunk), "block_zyx": list(block)})
+        array = omezarr.open_array(
+            *(partial, region.shape_zyx, job.dtype),
+            chunk_zyx=chunk,
+            shard_zyx=block,
+            channels=len(channels),
+        )
+        _write_blocks(job, array, partial, block, progress)
+        store.publish(partial, target, job.volume.voxel_size_nm, region, attributes, channels)
+    log.info("wrote %s: [%s], channels %s", target, region, ", ".join(channels))
+
+
+def _write_blocks(
+    job: _Job, array: ts.TensorStore, partial: Path, block_zyx: Zyx, progress: bool
+) -> None:
+    shape = job.windows.region.shape_zyx
+    finished = ledger.finished(partial)
+    every = list(blocks(shape, block_zyx))
+    missing = [block for block in every if str(block) not in finished]
+    if finished:
+        log.info("going on: %d of %d blocks are missing", len(missing), len(every))
+    voxels_left = sum(math.prod(block.shape_zyx) for block in missing)
+    with (
+        ledger.appending(partial) as record,
+        _progress(math.prod(shape), voxels_left, progress) as advance,
+    ):
+        for block in missing:
+            sums = _predict_block(job, block.moved(job.windows.region.start_zyx), advance)
+            values = store.to_stored(sums, job.dtype)
+            array[(slice(None), *block.slices)].write(values.transpose(3, 0, 1, 2)).result()
+            record(str(block))
+
+
+def _predict_block(job: _Job, block: Box, advance: Callable[[int], None]) -> np.ndarray:
+    """The blended probabilities of a block of the volume, float32 `[z y x c]`, in [0, 1]."""
+    touching = job.windows.touching(block)
+    start = touching[0].start_zyx
+    raw = read_mirrored(job.volume, Box(start, touching[-1].stop_zyx))
+    z, y, x = start
+    crops = (raw[window.moved((-z, -y, -x)).slices] for window in touching)
+    sums = np.zeros((*block.shape_zyx, job.weights.shape[-1]), np.float32)
+    voxels, counted = math.prod(block.shape_zyx), 0
+    for i, prediction in enumerate(_predictions(job, crops)):
+        _add(sums, block, touching[i], prediction, job.weights)
+        advance(voxels * (i + 1) // len(touching) - counted)
+        counted = voxels * (i + 1) // len(touching)
+    return np.clip(sums, 0, 1, out=sums)  # The weights, too, add up to 1 but for rounding.
+
+
+def _predictions(job: _Job, crops: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    """The prediction of each crop, float32 `[z y x c]`."""
+
+    def started() -> Iterator[tuple[int, ArrayLike]]:
+        while batch := list(itertools.islice(crops, job.batch_size)):
+            # Always a full batch, so that a network is compiled for one shape.
+            full = batch + batch[-1:] * (job.batch_size - len(batch))
+            yield len(batch), job.predict(np.stack(full))
+
+    # One batch is started ahead: the device works on it while the one before is added up.
+    for (size, answer), _ in itertools.pairwise(itertools.chain(started(), [(0, 0)])):
+        predictions = np.asarray(answer, np.float32)
+        expected = (job.batch_size, *job.weights.shape)
+        if predictions.shape != expected:
+            raise ValueError(f"predict gave the shape {predictions.shape}, expected {expected}")
+        low, high = predictions.min(), predictions.max()
+        if not (low >= -_ROUNDING and high <= 1 + _ROUNDING):  # Not a number is neither.
+            raise ValueError(
+                f"predict gave values from {low} to {high}, expected probabilities in [0, 1]"
+            )
+        yield from predictions[:size]
+
+
+def _add(
+    sums: np.ndarray, block: Box, window: Box, prediction: np.ndarray, weights: np.ndarray
+) -> None:
+    """Adds the part of a window that lies in the block."""
+    into, part = [], []
+    for axis in range(3):
+        a = max(block.start_zyx[axis], window.start_zyx[axis])
+        b = min(block.stop_zyx[axis], window.stop_zyx[axis])
+        into.append(slice(a - block.start_zyx[axis], b - block.start_zyx[axis]))
+        part.append(slice(a - window.start_zyx[axis], b - window.start_zyx[axis]))
+    sums[tuple(into)] += prediction[tuple(part)] * weights[tuple(part)]
+
+
+@contextlib.contextmanager
+def _progress(total: int, left: int, shown: bool) -> Iterator[Callable[[int], None]]:
+    """What is to be told of the voxels as they are predicted."""
+    on_terminal = shown and sys.stderr.isatty()
+    done, begun = total - left, time.monotonic()
+    logged, before = begun, done
+
+    def advance(voxels: int) -> None:
+        nonlocal done, logged
+        done += voxels
+        bar.update(voxels)
+        now = time.monotonic()
+        if shown and not on_terminal and now - logged > _LOG_EVERY_SECONDS:
+            logged = now
+            rate = (done - before) / (now - begun)
+            log.info("predicted %.1f of %.1f Mvoxel, %.3g voxel/s", done / 1e6, total / 1e6, rate)
+
+    with tqdm(
+        total=total, initial=done, unit="voxel", unit_scale=True, disable=not on_terminal
+    ) as bar:
+        yield advance

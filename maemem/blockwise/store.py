@@ -1,0 +1,245 @@
+"""What the blockwise stages leave on disk: predictions `[c z y x]` and labels `[z y x]`.
+
+Both are OME-Zarr 0.5 images that lie in the volume they were made from: their place is kept with
+them, and boxes are given in voxels of that volume.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorstore as ts
+
+from maemem.data import ledger, omezarr
+from maemem.data.formats import VoxelSize
+from maemem.data.volumes import UNFINISHED_SUFFIX
+from maemem.geometry import Box
+
+log = logging.getLogger(__name__)
+
+PREDICTION_DTYPES = ("uint8", "float16", "float32")
+
+# The name of our attributes beside OME's.
+_OWN = "maemem"
+_SHARD_BYTES = 64 << 20
+
+
+@dataclasses.dataclass(frozen=True)
+class Stored:
+    """A prediction or a label volume on disk, ready to be read."""
+
+    store: ts.TensorStore  # [c z y x] or [z y x], its origin at 0
+    channels: tuple[str, ...]  # the name of each; none of a label volume
+    region: Box  # what it covers, in voxels of the volume that it was made from
+    voxel_size_nm: VoxelSize  # z y x
+    attributes: dict[str, Any]  # what it was made from, and how
+
+    def read(self, box: Box | None = None) -> np.ndarray:
+        """The values in a box, in voxels of the volume; None is all.
+
+        Raises:
+          ValueError: if the box leaves the region.
+        """
+        wanted = box or self.region
+        z, y, x = (-n for n in self.region.start_zyx)
+        inside = wanted.moved((z, y, x))
+        bounds = zip(inside.start_zyx, inside.stop_zyx, self.region.shape_zyx, strict=True)
+        if not all(0 <= a < b <= size for a, b, size in bounds):
+            raise ValueError(
+                f"the box [{wanted}] is empty or leaves the region [{self.region}] that is stored; "
+                f"choose one inside it, or predict a larger region"
+            )
+        return self.store[(..., *inside.slices)].read(order="C").result()
+
+
+def open_prediction(path: str | Path) -> Stored:
+    """Opens a prediction that `predict.predict_volume` wrote.
+
+    Raises:
+      FileNotFoundError: if there is none.
+      ValueError: if it is not finished, or is something else.
+    """
+    stored = _open(local_path(path))
+    if not stored.channels:
+        raise ValueError(f"{path} holds labels, expected a prediction, which has named channels")
+    return stored
+
+
+def read_prediction(path: str | Path, box: Box | None = None) -> np.ndarray:
+    """The probabilities in a box, in voxels of the volume: float32 `[c z y x]`, in [0, 1].
+
+    Raises:
+      FileNotFoundError, ValueError: as `open_prediction` and `Stored.read` do.
+    """
+    values = open_prediction(path).read(box)
+    if values.dtype == np.uint8:
+        return values * np.float32(1 / 255)
+    return values.astype(np.float32)
+
+
+def to_stored(probabilities: np.ndarray, dtype: str) -> np.ndarray:
+    """Probabilities as they are stored: uint8 counts 255ths, floats are what they are."""
+    if dtype == "uint8":
+        scaled = probabilities * np.float32(255)
+        return np.rint(scaled, out=scaled).astype(np.uint8)
+    return probabilities.astype(dtype)
+
+
+def keep(target: Path, wanted: Mapping[str, Any]) -> None:
+    """Keeps a finished prediction, if it is the one that is wanted.
+
+    Raises:
+      FileExistsError: if it was made otherwise; it names the differences. If it is something else.
+    """
+    try:
+        found = open_prediction(target).attributes
+    except (FileNotFoundError, ValueError) as error:
+        raise FileExistsError(
+            f"{target} exists and is no finished prediction: {error}. Delete it, or choose another "
+            f"output"
+        ) from None
+    differing = [
+        f"{name} was {found.get(name)} and is {wanted.get(name)}"
+        for name in sorted(found.keys() | wanted.keys())
+        if found.get(name) != wanted.get(name)
+    ]
+    if differing:
+        raise FileExistsError(
+            f"{target} was predicted otherwise: {'; '.join(differing)}. Delete it, or choose "
+            f"another output"
+        )
+    log.info("%s is there already, predicted the same way; it is kept", target)
+
+
+def write_labels(
+    path: str | Path,
+    labels: np.ndarray,
+    *,
+    voxel_size_nm: VoxelSize,
+    region: Box,
+    attributes: Mapping[str, Any],
+) -> None:
+    """Writes a label volume; it is there as a whole or not at all.
+
+    Args:
+      path: a folder that does not exist.
+      labels: uint32 `[z y x]`; 0 is background.
+      voxel_size_nm: z y x.
+      region: where they lie, in voxels of the volume that they are of.
+      attributes: what to keep beside them, as JSON has it.
+
+    Raises:
+      FileExistsError: if there is something at the path.
+      ValueError: if the labels are not uint32 or not of the region's shape, or another process is
+        writing there.
+    """
+    if labels.dtype != np.uint32 or labels.shape != region.shape_zyx:
+        raise ValueError(
+            f"labels are {labels.dtype} of shape {labels.shape}, expected uint32 of the shape "
+            f"{region.shape_zyx} of the region [{region}]"
+        )
+    target = local_path(path)
+    ledger.refuse_existing(target)
+    partial = unfinished(target)
+    with ledger.held(partial, target, wait=False):
+        shutil.rmtree(partial / "0", ignore_errors=True)  # what a kill has left
+        shape = region.shape_zyx
+        chunk = omezarr.chunk_shape(shape, voxel_size_nm)
+        shard = omezarr.shard_shape(shape, chunk, 4, _SHARD_BYTES, labels.nbytes)
+        array = omezarr.open_array(partial, shape, "uint32", chunk_zyx=chunk, shard_zyx=shard)
+        array.write(labels).result()
+        publish(partial, target, voxel_size_nm, region, attributes)
+
+
+def open_labels(path: str | Path) -> Stored:
+    """Opens a label volume that `write_labels` wrote.
+
+    Raises:
+      FileNotFoundError: if there is none.
+      ValueError: if it is not finished, or is something else.
+    """
+    stored = _open(local_path(path))
+    if stored.channels:
+        raise ValueError(f"{path} holds a prediction, expected labels; segment it first")
+    return stored
+
+
+def read_labels(path: str | Path, box: Box | None = None) -> np.ndarray:
+    """The labels in a box, in voxels of the volume: uint32 `[z y x]`.
+
+    Raises:
+      FileNotFoundError, ValueError: as `open_labels` and `Stored.read` do.
+    """
+    return open_labels(path).read(box)
+
+
+def local_path(path: str | Path) -> Path:
+    """The folder that is meant, in full.
+
+    Raises:
+      ValueError: if it is a URL.
+    """
+    if "://" in str(path):
+        raise ValueError(f"{path} is a URL, expected a local folder: write to one, and copy it")
+    return Path(path).expanduser().resolve()
+
+
+def unfinished(target: Path) -> Path:
+    """Where a result is written before it is whole."""
+    return target.with_name(target.name + UNFINISHED_SUFFIX)
+
+
+def publish(
+    partial: Path,
+    target: Path,
+    voxel_size_nm: VoxelSize,
+    region: Box,
+    attributes: Mapping[str, Any],
+    channels: Sequence[str] = (),
+) -> None:
+    """Makes a partial result, whose array is written, a whole one: its metadata, then its name."""
+    own = {
+        "start_zyx": region.start_zyx,
+        "channels": channels,
+        "attributes": dict(attributes),
+    }
+    group = omezarr.group_metadata(
+        target.stem,
+        voxel_size_nm,
+        start_zyx=region.start_zyx,
+        channels=bool(channels),
+        attributes={_OWN: own},
+    )
+    ledger.write_durably(partial / "zarr.json", json.dumps(group, indent=1))
+    ledger.publish(partial, target)
+
+
+def _open(folder: Path) -> Stored:
+    metadata = folder / "zarr.json"
+    if not metadata.exists():
+        if unfinished(folder).exists():
+            raise ValueError(f"{folder} is not finished; run the command that began it again")
+        raise FileNotFoundError(f"there is no prediction and no label volume at {folder}")
+    attributes = json.loads(metadata.read_text()).get("attributes", {})
+    if _OWN not in attributes:
+        raise ValueError(
+            f"{folder} was not written by maemem's prediction or segmentation; open other volumes "
+            f"with maemem.data.volumes.open_volume"
+        )
+    own = attributes[_OWN]
+    (image,) = attributes["ome"]["multiscales"]
+    scale = image["datasets"][0]["coordinateTransformations"][0]["scale"]
+    spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": f"{folder}/0/"}}
+    store = ts.open(spec, open=True, read=True).result()
+    *_, z, y, x = store.shape
+    z0, y0, x0 = own["start_zyx"]
+    region = Box((0, 0, 0), (z, y, x)).moved((z0, y0, x0))
+    *_, dz, dy, dx = scale
+    return Stored(store, tuple(own["channels"]), region, (dz, dy, dx), own["attributes"])

@@ -1,0 +1,94 @@
+"""Test-time augmentation: the mean of what a network says to several views of one crop."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from maemem.geometry import View, Zyx
+
+# A view's prediction [b z y x c], turned back, and where it is known: bool [z y x c].
+Undo = Callable[[jax.Array, View], tuple[jax.Array, jax.Array]]
+
+
+def average_over_views(
+    apply: Callable[[np.ndarray], jax.Array], undo: Undo, views: Sequence[View]
+) -> Callable[[np.ndarray], jax.Array]:
+    """The function that predicts a crop as the mean over its views, each where it is known.
+
+    Views are taken one after the other, so that the memory does not grow with their number. `apply`
+    stays a function of its own: compiled once for all views of one shape, not once for each.
+
+    Args:
+      apply: raw crops `[b z y x]`, as `predict_volume` gives them, to predictions `[b z y x c]`;
+        jitted.
+      undo: turns the prediction of a view back and says where it is known, such as an objective's.
+        The plain view is not given to it: that one counts as known everywhere.
+      views: the plain one among them.
+
+    Returns:
+      A function of crops `[b z y x]` to predictions float32 `[b z y x c]`.
+
+    Raises:
+      ValueError: if the plain view is not among them.
+    """
+    _check_plain(views)
+
+    @functools.partial(jax.jit, static_argnames="view")
+    def add(sums, counts, prediction: jax.Array, view: View):
+        turned, known = _turn_back(undo, prediction, view)
+        return sums + jnp.where(known, turned.astype(jnp.float32), 0), counts + known
+
+    def predict(crops: np.ndarray) -> jax.Array:
+        sums, counts = jnp.float32(0), jnp.float32(0)
+        for view in views:
+            sums, counts = add(sums, counts, apply(view.apply(crops)), view)
+        return sums / counts
+
+    return predict
+
+
+def share_known(undo: Undo, views: Sequence[View], window_zyx: Zyx, channels: int) -> np.ndarray:
+    """The share of views that know a voxel's channel: how far `average_over_views` is to count.
+
+    Args:
+      undo: as there.
+      views: as there.
+      window_zyx: the shape of a crop.
+      channels: of the prediction.
+
+    Returns:
+      float32 `[z y x c]`, in (0, 1].
+
+    Raises:
+      ValueError: if the plain view is not among them.
+    """
+    _check_plain(views)
+
+    @jax.jit
+    def count():
+        counts = jnp.zeros((*window_zyx, channels))
+        for view in views:
+            z, y, x = (window_zyx[axis] for axis in view.axes_zyx)
+            counts += _turn_back(undo, jnp.zeros((1, z, y, x, channels)), view)[1]
+        return counts
+
+    return np.asarray(count()) / np.float32(len(views))
+
+
+def _turn_back(undo: Undo, prediction: jax.Array, view: View) -> tuple[jax.Array, jax.Array]:
+    if view == View():
+        return prediction, jnp.ones(prediction.shape[1:], bool)
+    return undo(prediction, view)
+
+
+def _check_plain(views: Sequence[View]) -> None:
+    if View() not in views:
+        raise ValueError(
+            f"the plain view is not among the {len(views)} views, so some edges at a window's "
+            f"border are known in none; add geometry.View()"
+        )

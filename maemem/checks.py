@@ -1,0 +1,92 @@
+"""Looks for values in a config that no run can work with, before anything is opened."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from maemem.config import Config
+
+
+def check_pretraining(config: Config) -> None:
+    """Checks what pre-training reads.
+
+    Raises:
+      ValueError: naming the field, its value and what is expected.
+    """
+    _check_common(config)
+    _check_size("model.decoder", config.model.decoder)
+    _check_training("pretrain", config.pretrain)
+    decoded = config.pretrain.masking.decoded
+    _expect("pretrain.masking.decoded", decoded, decoded >= 0, "0 (all), or how many tokens")
+
+
+def check_segmentation(config: Config) -> None:
+    """Checks what fine-tuning and the stages after it read.
+
+    Raises:
+      ValueError: naming the field, its value and what is expected.
+    """
+    _check_common(config)
+    _check_training("finetune", config.finetune)
+    _choose("model.segmenter", config.model.segmenter, ("unetr", "unet"))
+    channels = config.model.channels
+    _expect("model.channels", channels, min(channels, default=0) > 0, "positive whole numbers")
+    _choose("objective.kind", config.objective.kind, ("affinity", "bcd"))
+    decay, share = config.finetune.layer_decay, config.finetune.min_foreground
+    _expect("finetune.layer_decay", decay, 0 < decay <= 1, "more than 0 and at most 1")
+    _expect("finetune.min_foreground", share, 0 <= share <= 1, "a share from 0 to 1")
+    settings = config.predict
+    _check_triple("predict.window_zyx", settings.window_zyx)
+    _check_triple("predict.stride_zyx", settings.stride_zyx)
+    fits = all(s <= w for s, w in zip(settings.stride_zyx, settings.window_zyx, strict=True))
+    _expect("predict.stride_zyx", settings.stride_zyx, fits, "no longer than predict.window_zyx")
+    _expect("predict.batch_size", settings.batch_size, settings.batch_size > 0, "at least 1")
+    _choose("predict.views", settings.views, ("one", "flips", "turns", "all"))
+    _choose("predict.dtype", settings.dtype, ("uint8", "float16", "float32"))
+    methods = ("waterz", "mutex") if config.objective.kind == "affinity" else ("markers",)
+    _choose("segment.method", config.segment.method, methods)
+    scores = ("adapted_rand", "voi", "ap50", "ap75", "dice")
+    _choose("segment.select_by", config.segment.select_by, scores)
+    for name in config.segment.baselines:
+        _choose("segment.baselines", name, ("fragments", "intensity"))
+    only = not config.segment.baselines or config.segment.method == "waterz"
+    _expect("segment.baselines", config.segment.baselines, only, "none, but for waterz")
+
+
+def _check_common(config: Config) -> None:
+    _check_triple("data.crop_zyx", config.data.crop_zyx)
+    _check_triple("model.patch_zyx", config.model.patch_zyx)
+    _check_size("model.encoder", config.model.encoder)
+    low, high = config.data.intensity_range
+    _expect("data.intensity_range", (low, high), low < high, "a lower and a higher intensity")
+    _expect("seed", config.seed, 0 <= config.seed < 2**32, "from 0 to 2**32 - 1")
+    for name, least in (("cache_bytes", 0), ("prefetch", 0), ("read_threads", 1)):
+        value = config.runtime[name]
+        _expect(f"runtime.{name}", value, value >= least, f"at least {least}")
+
+
+def _check_training(stage: str, settings: Config) -> None:
+    positive = ("steps", "batch_size", "accumulation", "eval_crops", "keep_checkpoints")
+    for name in (*positive, "log_every", "eval_every", "checkpoint_every"):
+        _expect(f"{stage}.{name}", settings[name], settings[name] > 0, "at least 1")
+    _expect(f"{stage}.ema_decay", settings.ema_decay, 0 <= settings.ema_decay < 1, "in [0, 1)")
+    _choose(f"{stage}.optimizer.name", settings.optimizer.name, ("adamw", "sgd"))
+
+
+def _check_triple(name: str, triple: Any) -> None:
+    whole = all(isinstance(n, int) and n > 0 for n in triple)
+    _expect(name, triple, len(triple) == 3 and whole, "three positive whole numbers z, y, x")
+
+
+def _check_size(name: str, size: Config) -> None:
+    fits = min(size.width, size.depth, size.heads) > 0 and size.width % (2 * size.heads) == 0
+    _expect(name, size.to_dict(), fits, "positive, the width an even multiple of heads")
+
+
+def _choose(name: str, value: Any, choices: tuple[str, ...]) -> None:
+    _expect(name, repr(value), value in choices, f"one of {', '.join(choices)}")
+
+
+def _expect(name: str, value: Any, holds: bool, expected: str) -> None:
+    if not holds:
+        raise ValueError(f"{name} is {value}; expected: {expected}")

@@ -1,0 +1,152 @@
+"""Objects from nearest affinities: watershed into fragments, then agglomeration.
+
+Channel k of the affinities at voxel v is the affinity between v and its predecessor along z, y or x
+(k = 0, 1, 2); further channels are not looked at. Everything is given in affinities: high means one
+object. The work is done by waterz, with those of its scores that are compiled in its wheels.
+"""
+
+import contextlib
+import io
+import itertools
+import os
+import threading
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import waterz
+from jaxtyping import Float, UInt64
+
+from maemem.segmentation.checks import check_probabilities
+
+_QUANTILE = "OneMinus<HistogramQuantileAffinity<RegionGraphType, {}, ScoreValue, 256, false>>"
+# How the affinities across the boundary of two regions make one number: waterz's scoring function,
+# and the bins of its queue (0: exact order). Quantiles come from histograms of as many bins.
+_SCORES = {
+    "mean": ("OneMinus<MeanAffinity<RegionGraphType, ScoreValue>>", 0),
+    "median": (_QUANTILE.format(50), 256),
+    "quantile85": (_QUANTILE.format(85), 256),
+}
+_one_at_a_time = threading.Lock()
+
+
+def fragments(
+    affinities: Float[np.ndarray, "c z y x"], low: float, high: float, sectionwise: bool = False
+) -> UInt64[np.ndarray, "z y x"]:
+    """Cuts the volume into small pieces, by steepest-ascent watershed (Zlateski & Seung 2015).
+
+    Args:
+      affinities: in [0, 1]; the first three channels are used.
+      low: affinities up to `low` join nothing. A voxel that has no higher one is background.
+      high: affinities from `high` on join always.
+      sectionwise: whether each section is cut on its own, for sections so thick or so badly aligned
+        that affinities along z mislead. `agglomerate` can join their fragments.
+
+    Returns:
+      ids 1, 2, ..., n, unique across sections; 0 is background.
+
+    Raises:
+      ValueError: if the affinities are not in [0, 1], or not 0 <= low < high.
+    """
+    check_probabilities(affinities, channels=3)
+    if not 0 <= low < high:
+        raise ValueError(
+            f"the watershed's low cut-off is {low} and the high one {high}; "
+            f"give 0 <= low < high, such as 0.1 and 0.99"
+        )
+    if not sectionwise:
+        return _watershed(affinities, low, high)
+    labels = np.empty(affinities.shape[1:], np.uint64)
+    count = np.uint64(0)
+    for z, section in enumerate(labels):
+        section[:] = _watershed(affinities[:, z : z + 1], low, high)[0]
+        section[section > 0] += count
+        count = max(count, section.max())
+    return labels
+
+
+def agglomerate(
+    affinities: Float[np.ndarray, "c z y x"],
+    fragments: UInt64[np.ndarray, "_z _y _x"],
+    thresholds: Sequence[float],
+    score: str = "mean",
+) -> Iterator[UInt64[np.ndarray, "z y x"]]:
+    """Merges touching fragments, best score first, until none is above the threshold.
+
+    After each merge, the scores of the new region's boundaries are taken anew.
+
+    Args:
+      affinities: in [0, 1]; the first three channels are used.
+      fragments: of the same voxels, ids from 1 on, not above their number (see `compact`); 0 is
+        background, which merges with nothing and stays 0. Left as it is.
+      thresholds: affinities, falling: two regions merge where their score is above it, so the lower
+        the threshold, the larger the objects. One pass serves all of them.
+      score: of a boundary's affinities, `mean`, or `median` or `quantile85` to 1/256.
+
+    Returns:
+      an iterator over one segmentation for each threshold, in their order. An object's id is that
+      of one of its fragments.
+
+    Raises:
+      ValueError: for an unknown score, rising thresholds, or arrays that do not fit.
+    """
+    check_probabilities(affinities, channels=3)
+    if score not in _SCORES:
+        raise ValueError(f"score {score!r} is unknown; choose one of {list(_SCORES)}")
+    if fragments.shape != affinities.shape[1:]:
+        raise ValueError(
+            f"fragments have shape {fragments.shape} and affinities {affinities.shape}; "
+            f"give both of the same volume"
+        )
+    if fragments.max() > fragments.size:  # Memory goes with the highest id.
+        raise ValueError(
+            f"the highest fragment id is {fragments.max()}, in a volume of {fragments.size} "
+            f"voxels; number them 1 to n first, with compact()"
+        )
+    if any(a < b for a, b in itertools.pairwise(thresholds)):
+        raise ValueError(f"thresholds {list(thresholds)} rise; sort them from high to low")
+    return _merge(affinities, fragments, thresholds, score)
+
+
+def _merge(
+    affinities: np.ndarray, fragments: np.ndarray, thresholds: Sequence[float], score: str
+) -> Iterator[np.ndarray]:
+    function, bins = _SCORES[score]
+    results = waterz.agglomerate(
+        _nearest(affinities),
+        [1 - threshold for threshold in thresholds],
+        fragments=np.array(fragments, np.uint64, order="C"),  # Merged in place, so a copy.
+        scoring_function=function,
+        discretize_queue=bins,
+    )
+    for _ in thresholds:
+        with _silence():
+            labels = next(results)
+        yield np.array(labels)  # The next threshold overwrites it.
+
+
+def _watershed(affinities: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Fragments of a block: an agglomeration that stops before its first merge."""
+    with _silence():
+        # Rounding can bring the mean of ones above one, hence a score below zero.
+        labels = next(waterz.agglomerate(_nearest(affinities), [-1.0], None, None, low, high))
+    return np.asarray(labels)
+
+
+def _nearest(affinities: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(affinities[:3], np.float32)
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Drops what waterz prints, a dozen lines a call, partly from C++ to file descriptor 1.
+
+    waterz keeps the interpreter's lock while it works, so nothing is lost by one at a time.
+    """
+    with _one_at_a_time, contextlib.redirect_stdout(io.StringIO()), open(os.devnull, "w") as sink:
+        stdout = os.dup(1)
+        os.dup2(sink.fileno(), 1)
+        try:
+            yield
+        finally:
+            os.dup2(stdout, 1)
+            os.close(stdout)

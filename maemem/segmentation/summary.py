@@ -1,0 +1,40 @@
+"""All scores of a segmentation at once, by name."""
+
+from __future__ import annotations
+
+from maemem.segmentation.average_precision import average_precision
+from maemem.segmentation.contingency import Contingency
+from maemem.segmentation.scores import adapted_rand, overlap, variation_of_information
+
+
+def score_all(table: Contingency, ignore_background: bool) -> dict[str, float]:
+    """Every score of a contingency table.
+
+    Args:
+      table: of truth and prediction.
+      ignore_background: whether voxels that are background in the truth are left out of
+        `adapted_rand` and `voi`. Instance and mask scores always see them: there an object in the
+        background is a mistake.
+
+    Returns:
+      `adapted_rand` with `precision` and `recall`; `voi_split` and `voi_merge` in bits; `ap50`,
+      `ap75` and `ap`, their mean over COCO's thresholds; `dice` and `iou` of the foreground.
+
+    Raises:
+      ValueError: if no voxel is left to score.
+    """
+    rand = adapted_rand(table, ignore_background)
+    voi = variation_of_information(table, ignore_background)
+    precisions, mask = average_precision(table), overlap(table)
+    return {
+        "adapted_rand": rand.error,
+        "precision": rand.precision,
+        "recall": rand.recall,
+        "voi_split": voi.split,
+        "voi_merge": voi.merge,
+        "ap50": float(precisions[0]),
+        "ap75": float(precisions[5]),
+        "ap": float(precisions.mean()),
+        "dice": mask.dice,
+        "iou": mask.iou,
+    }

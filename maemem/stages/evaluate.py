@@ -1,0 +1,101 @@
+"""Scores the labels of the validation and the test set against the truth.
+
+Writes WORKDIR/evaluate/scores.json.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import pathlib
+from typing import Any
+
+from maemem.blockwise.store import read_labels
+from maemem.checks import check_segmentation
+from maemem.config import Config
+from maemem.data.ledger import write_durably
+from maemem.segmentation.contingency import contingency
+from maemem.segmentation.summary import score_all
+from maemem.stages.predict import SETS, check_alone
+from maemem.stages.segment import (
+    NETWORK,
+    check_fingerprint,
+    fingerprint,
+    labels_path,
+    methods,
+    read_truth,
+)
+
+log = logging.getLogger(__name__)
+
+
+def run(config: Config, workdir: pathlib.Path) -> None:
+    """Runs the stage. Volumes without labels are left out, and named.
+
+    Args:
+      config: see `maemem.config.segmenting`.
+      workdir: where results go.
+
+    Raises:
+      ValueError: if labels were not made with the thresholds that the validation set decided, or
+        the test set was scored with others before.
+      FileNotFoundError: if there are no thresholds or no labels; it names the stage to run first.
+    """
+    check_segmentation(config)
+    check_alone("evaluate")
+    path = workdir / "evaluate" / "scores.json"
+    if not (workdir / "segment" / "tuned.json").exists():
+        raise FileNotFoundError(
+            f"there is no {workdir / 'segment' / 'tuned.json'}: run the stage segment first, which "
+            f"decides the thresholds on the validation set"
+        )
+    tuned = fingerprint(workdir)
+    if path.exists() and json.loads(path.read_text()).get("tuned") != tuned:
+        raise ValueError(
+            f"{path} was made with other thresholds than those in segment/tuned.json; the test set "
+            f"is scored once: put that file back as it was, or begin a new workdir"
+        )
+    record = json.loads((workdir / "segment" / "tuned.json").read_text())
+    sets: dict[str, Any] = {name: {} for name in SETS}
+    for name in SETS:
+        for volume, entry in config.data[name].items():
+            if entry.labels:
+                sets[name][volume] = _score(config, workdir, name, volume, entry, tuned)
+            else:
+                log.warning("%s volume %s has no labels, so it has no scores", name, volume)
+    path.parent.mkdir(exist_ok=True)
+    result = {"tuned": tuned, "thresholds": record["thresholds"], "sets": sets}
+    write_durably(path, json.dumps(result, indent=1))
+    log.info("scores, in %s:\n%s", path, table(sets))
+
+
+def _score(
+    config: Config, workdir: pathlib.Path, name: str, volume: str, entry: Config, tuned: str
+) -> dict[str, Any]:
+    """The scores of a volume: the network's, and under `baselines` those of others."""
+    truth, box = read_truth(config, workdir, entry)
+    scores = {}
+    for method in methods(config):
+        path = labels_path(workdir, name, volume, method)
+        check_fingerprint(path, tuned)
+        shared = contingency(truth, read_labels(path, box))
+        scores[method] = score_all(shared, config.evaluate.ignore_background)
+    own = scores.pop(NETWORK)
+    return {**own, "baselines": scores}
+
+
+def table(sets: dict[str, Any]) -> str:
+    """The scores as aligned text, a line for each set, volume and method."""
+    lines: list[list[str]] = []
+    for name, volumes in sets.items():
+        for volume, scores in volumes.items():
+            own = {key: value for key, value in scores.items() if key != "baselines"}
+            for method, row in {NETWORK: own, **scores["baselines"]}.items():
+                if not lines:
+                    lines.append(["set", "volume", "method", *row])
+                lines.append([name, volume, method, *(f"{value:.4f}" for value in row.values())])
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        for line in lines
+    )

@@ -1,0 +1,241 @@
+"""Turns predictions into objects, with thresholds that the validation set alone decides.
+
+Writes WORKDIR/segment: `tuned.json`, the thresholds, and SET/NAME.zarr, labels; with a baseline's
+name between the two, SET/NAME.fragments.zarr, the baselines'.
+
+Thresholds are searched once, before anything of the test set is decoded, and kept: labels and
+scores carry the fingerprint of the `tuned.json` that they were made with.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import tensorstore as ts
+
+from maemem.blockwise.store import open_labels, open_prediction, read_prediction, write_labels
+from maemem.build import open_labels as open_truth
+from maemem.build import open_raw, target
+from maemem.checks import check_segmentation
+from maemem.config import Config
+from maemem.data.ledger import write_durably
+from maemem.geometry import Box
+from maemem.objectives.affinity import Affinity
+from maemem.segmentation.contingency import contingency
+from maemem.segmentation.decoders import Thresholds, candidates, check_grid, decode
+from maemem.segmentation.intensity import intensity_affinities
+from maemem.segmentation.summary import score_all
+from maemem.stages.predict import SETS, check_alone
+from maemem.training.progress import progress_bar
+
+log = logging.getLogger(__name__)
+
+# What the network's own segmentation is called among the methods.
+NETWORK = "network"
+
+
+def run(config: Config, workdir: pathlib.Path) -> None:
+    """Runs the stage; labels that are there already, made with the same thresholds, are kept.
+
+    Args:
+      config: see `maemem.config.segmenting`.
+      workdir: where results go.
+
+    Raises:
+      ValueError: if the config is inconsistent, no validation volume has labels, or the test set
+        was segmented with thresholds that are not those on record.
+      FileNotFoundError: if there is no prediction.
+    """
+    check_segmentation(config)
+    check_alone("segment")
+    folder = workdir / "segment"
+    folder.mkdir(parents=True, exist_ok=True)
+    for method in methods(config):
+        check_grid(*_grid(config, method))
+    path = folder / "tuned.json"
+    if not path.exists():
+        refuse_retuning(workdir)
+        write_durably(path, json.dumps(_tune(config, workdir), indent=1))
+    tuned = json.loads(path.read_text())
+    log.info("thresholds of the validation set: %s", tuned["thresholds"])
+    for name in SETS:
+        for volume, entry in config.data[name].items():
+            for method in methods(config):
+                _segment(config, workdir, name, volume, entry, method, tuned["thresholds"][method])
+
+
+def methods(config: Config) -> list[str]:
+    """The network's segmentation, and the baselines beside it."""
+    return [NETWORK, *config.segment.baselines]
+
+
+def labels_path(workdir: pathlib.Path, name: str, volume: str, method: str) -> pathlib.Path:
+    """Where the labels of a volume of a set are."""
+    suffix = "" if method == NETWORK else f".{method}"
+    return workdir / "segment" / name / f"{volume}{suffix}.zarr"
+
+
+def fingerprint(workdir: pathlib.Path) -> str:
+    """What tells the frozen thresholds from others."""
+    return hashlib.sha256((workdir / "segment" / "tuned.json").read_bytes()).hexdigest()[:16]
+
+
+def refuse_retuning(workdir: pathlib.Path) -> None:
+    """Refuses to search thresholds once the test set was decoded or scored with some.
+
+    Raises:
+      ValueError: if it was.
+    """
+    for result in (workdir / "segment" / "test", workdir / "evaluate" / "scores.json"):
+        if result.exists():
+            raise ValueError(
+                f"{result} is there, but segment/tuned.json, whose thresholds made it, is gone; "
+                f"tuning again after having seen the test set would not be honest: put the file "
+                f"back, or begin a new workdir"
+            )
+
+
+def _grid(config: Config, method: str) -> tuple[str, dict[str, Any]]:
+    """The decoder of a method, and the thresholds to try."""
+    grid = config.segment.grid.to_dict()
+    if method == "fragments":
+        return "fragments", {name: grid[name] for name in ("low", "high")}
+    return config.segment.method, grid
+
+
+def _settings(config: Config) -> dict[str, Any]:
+    what = target(config.objective)
+    offsets = what.offsets_zyx if isinstance(what, Affinity) else ()
+    return {
+        "smallest": config.segment.smallest,
+        "sectionwise": config.segment.sectionwise,
+        "offsets_zyx": offsets,
+    }
+
+
+def _tune(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
+    """The best thresholds of each method on the labelled validation volumes, and all that were."""
+    labelled = {n: e for n, e in config.data.validation.items() if e.labels}
+    if not labelled:
+        raise ValueError(
+            "no volume of data.validation has labels, so thresholds cannot be tuned; name labels "
+            "of a held-out region in its field `labels`"
+        )
+    record = {"select_by": config.segment.select_by, "thresholds": {}, "costs": {}, "tried": {}}
+    for method in methods(config):
+        costs: dict[str, list[float]] = {}
+        for volume, entry in labelled.items():
+            for thresholds, cost in _costs(config, workdir, volume, entry, method):
+                costs.setdefault(json.dumps(thresholds), []).append(cost)
+        means = {key: float(np.mean(values)) for key, values in costs.items()}
+        best = min(means, key=lambda key: (math.isnan(means[key]), means[key]))
+        record["thresholds"][method] = json.loads(best)
+        record["costs"][method] = means[best]
+        record["tried"][method] = [{**json.loads(key), "cost": cost} for key, cost in means.items()]
+        log.info("tuned %s: %s, %s %.4f", method, best, config.segment.select_by, means[best])
+    return record
+
+
+def _costs(
+    config: Config, workdir: pathlib.Path, volume: str, entry: Config, method: str
+) -> Iterator[tuple[Thresholds, float]]:
+    decoder, grid = _grid(config, method)
+    truth, box = read_truth(config, workdir, entry)
+    prediction, region = _input(config, workdir, "validation", volume, entry, method)
+    z, y, x = (-n for n in region.start_zyx)
+    inside = box.moved((z, y, x)).slices
+    total = math.prod(map(len, grid.values()))
+    found = candidates(decoder, prediction, grid, **_settings(config))
+    with progress_bar(total, 0, "combination") as bar:
+        for thresholds, labels in found:
+            scores = score_all(
+                contingency(truth, labels[inside]), config.evaluate.ignore_background
+            )
+            bar.update()
+            yield thresholds, cost(scores, config.segment.select_by)
+
+
+def cost(scores: dict[str, float], select_by: str) -> float:
+    """What tuning minimises."""
+    if select_by == "voi":
+        return scores["voi_split"] + scores["voi_merge"]
+    return scores[select_by] if select_by == "adapted_rand" else -scores[select_by]
+
+
+def read_truth(config: Config, workdir: pathlib.Path, entry: Config) -> tuple[np.ndarray, Box]:
+    """The labels of a volume in the part that scores count, −1 where unlabelled; and that part.
+
+    Raises:
+      ValueError: if the part leaves the volume's region, or the labels do not fit their volume.
+      FileNotFoundError: if there are none.
+    """
+    raw = open_raw(config, entry, workdir)
+    box = Box.parse(entry.scored or entry.region, raw.shape_zyx)
+    if not Box.parse(entry.region, raw.shape_zyx).contains(box):
+        raise ValueError(
+            f"the scored part [{entry.scored}] of {raw.source} leaves its region [{entry.region}]"
+        )
+    labels = open_truth(config, entry, workdir, raw).store[box.slices][ts.d[:].translate_to[0]]
+    truth = labels.read().result()
+    if entry.unlabelled < 0:
+        return truth, box
+    return np.where(truth == entry.unlabelled, -1, truth.astype(np.int64)), box
+
+
+def _input(
+    config: Config, workdir: pathlib.Path, name: str, volume: str, entry: Config, method: str
+) -> tuple[np.ndarray, Box]:
+    """What a method decodes, float32 `[c z y x]`, and where it lies."""
+    path = workdir / "predict" / name / f"{volume}.zarr"
+    region = open_prediction(path).region
+    if method != "intensity":
+        return read_prediction(path), region
+    raw = open_raw(config, entry, workdir)
+    return intensity_affinities(np.asarray(raw.store[region.slices].read().result())), region
+
+
+def _segment(
+    config: Config,
+    workdir: pathlib.Path,
+    name: str,
+    volume: str,
+    entry: Config,
+    method: str,
+    thresholds: Thresholds,
+) -> None:
+    """Decodes one volume by one method, unless that is done."""
+    path, made_with = labels_path(workdir, name, volume, method), fingerprint(workdir)
+    if path.exists():
+        check_fingerprint(path, made_with)
+        log.info("%s is there already, with the same thresholds; it is kept", path)
+        return
+    prediction, region = _input(config, workdir, name, volume, entry, method)
+    labels = decode(_grid(config, method)[0], prediction, thresholds, **_settings(config))
+    write_labels(
+        path,
+        labels,
+        voxel_size_nm=open_prediction(workdir / "predict" / name / f"{volume}.zarr").voxel_size_nm,
+        region=region,
+        attributes={"method": method, "thresholds": thresholds, "tuned": made_with},
+    )
+    log.info("%s: %d objects", path, labels.max())
+
+
+def check_fingerprint(path: pathlib.Path, tuned: str) -> None:
+    """Checks that labels were made with the thresholds on record.
+
+    Raises:
+      ValueError: if they were made with others.
+    """
+    if open_labels(path).attributes.get("tuned") != tuned:
+        raise ValueError(
+            f"{path} was made with other thresholds than those in segment/tuned.json; put that "
+            f"file back as it was, or begin a new workdir"
+        )

@@ -1,0 +1,132 @@
+"""Trains a network for an objective: what all trainings share, from the mesh to checkpoints."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import pathlib
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+import jax
+from clu import parameter_overview
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, Key, PyTree
+
+from maemem.geometry import Zyx
+from maemem.training.checkpoint import Checkpoints
+from maemem.training.loop import Schedule, train
+from maemem.training.mesh import make_mesh
+from maemem.training.metrics import MetricWriter
+from maemem.training.optimizer import OptimizerSettings
+from maemem.training.step import TrainState, make_train_step, state_maker
+
+log = logging.getLogger(__name__)
+
+
+class Objective(Protocol):
+    """What a network is trained to do; see `maemem.objectives`."""
+
+    def init(self, key: Key[Array, ""], crop_zyx: Zyx) -> PyTree:
+        """The network's first parameters, float32."""
+        ...
+
+    def loss(self, params: PyTree, batch: PyTree, keys: Key[Array, " b"]) -> Float[Array, ""]:
+        """The mean loss of a batch; what is random comes from each crop's own key."""
+        ...
+
+
+Evaluate = Callable[[TrainState, int], dict[str, float]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """A training run.
+
+    Attributes:
+      folder: `checkpoints/` and `metrics.jsonl` are written there.
+      seed: of the parameters and of all that is random in a step.
+      crop_zyx: shape of a crop, in voxels.
+      optimizer: how parameters follow the gradient.
+      schedule: when to do what.
+      ema_decay: a step's decay of the average of parameters that is evaluated; 0: there is none.
+      accumulation: compute the gradient in this many parts.
+      fsdp: split parameters and optimizer state over the devices.
+      keep_checkpoints: how many of the last are kept.
+    """
+
+    folder: pathlib.Path
+    seed: int
+    crop_zyx: Zyx
+    optimizer: OptimizerSettings
+    schedule: Schedule
+    ema_decay: float
+    accumulation: int
+    fsdp: bool
+    keep_checkpoints: int
+
+
+def fit(
+    objective: Objective,
+    run: Training,
+    read_batches: Callable[[int], Iterator[PyTree]],
+    make_evaluate: Callable[[Mesh, MetricWriter], Evaluate],
+    start: Callable[[PyTree], PyTree] = lambda params: params,
+) -> None:
+    """Trains from the last checkpoint on, or from the start where there is none.
+
+    Args:
+      objective: with its network.
+      run: where, how long and how.
+      read_batches: this process's rows of the global batches, from a step on.
+      make_evaluate: what makes the evaluation `(state, step) -> scalars`.
+      start: what changes the first parameters, of a run without a checkpoint only.
+
+    Raises:
+      ValueError: if there are checkpoints that cannot be read.
+      loop.NonFiniteLoss: if the loss diverges.
+    """
+    mesh, optimizer = make_mesh(), run.optimizer.transformation()
+    like, make_state = state_maker(
+        lambda key: objective.init(key, run.crop_zyx),
+        optimizer,
+        seed=run.seed,
+        ema=run.ema_decay > 0,
+        mesh=mesh,
+        fsdp=run.fsdp,
+    )
+    run.folder.mkdir(parents=True, exist_ok=True)
+    with Checkpoints(run.folder / "checkpoints", run.keep_checkpoints) as checkpoints:
+        state = checkpoints.restore(like) or _started(make_state(), start)
+        first = int(state.step)
+        log.info("parameters:\n%s", parameter_overview.get_parameter_overview(state.params))
+        log.info("training from step %d to %d on %s", first, run.schedule.steps, jax.devices())
+        train_step = make_train_step(
+            objective.loss,
+            optimizer,
+            run.optimizer.schedule(),
+            state,
+            seed=run.seed,
+            ema_decay=run.ema_decay,
+            accumulation=run.accumulation,
+            mesh=mesh,
+            fsdp=run.fsdp,
+        )
+        with MetricWriter(run.folder, first) as writer:
+            train(
+                state,
+                train_step,
+                read_batches(first),
+                make_evaluate(mesh, writer),
+                schedule=run.schedule,
+                mesh=mesh,
+                checkpoints=checkpoints,
+                writer=writer,
+            )
+
+
+def _started(state: TrainState, start: Callable[[PyTree], PyTree]) -> TrainState:
+    """A first state from other parameters; its average, if it has one, begins with them, too."""
+    params = start(state.params)
+    ema = None if state.ema is None else jax.tree.map(lambda leaf: leaf.copy(), params)
+    return state.replace(params=params, ema=ema)

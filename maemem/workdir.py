@@ -1,0 +1,142 @@
+"""The config that a workdir was made with, and who may work there."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import importlib.metadata
+import json
+import logging
+import os
+import pathlib
+import platform
+import subprocess
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from maemem.config import RUNTIME_FIELDS, Config
+
+log = logging.getLogger(__name__)
+
+_LOCKS = []  # Open files, which hold their locks.
+
+_PACKAGES = (
+    *("jax", "flax", "optax", "orbax-checkpoint", "tensorstore", "grain", "numpy"),
+    *("scikit-image", "waterz", "mwatershed"),
+)
+
+
+def claim_workdir(config: Config, workdir: pathlib.Path, stages: Iterable[str]) -> None:
+    """Records the config in WORKDIR/config.json, or compares it with what is recorded there.
+
+    Beside it are recorded the versions of the libraries and the commit of maemem. A workdir in
+    which no stage has begun (a folder `WORKDIR/STAGE`) may be claimed anew. It is locked until this
+    process ends.
+
+    Raises:
+      ValueError: if the workdir was made with another config, naming each field that differs; if
+        its record cannot be read; or if another process works in it.
+    """
+    path = workdir / "config.json"
+    workdir.mkdir(parents=True, exist_ok=True)
+    _lock(workdir)
+    record = {"config": config.to_dict(), "versions": _versions(), "commit": _commit()}
+    if any((workdir / stage).exists() for stage in stages):
+        try:
+            before = json.loads(path.read_text())
+            differences = describe_differences(before["config"], config)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(
+                f"{workdir} holds results, but no readable config.json of theirs ({error}); use "
+                f"another workdir"
+            ) from None
+        if differences:
+            raise ValueError(
+                f"{workdir} was made with another config; use another workdir, or the fields that "
+                f"it was made with:\n{differences}"
+            )
+        for name in ("versions", "commit"):
+            if before.get(name) != record[name]:
+                log.warning("%s was begun with %s %s", workdir, name, before.get(name))
+                log.warning("it goes on with %s", record[name])
+        return
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(record, indent=2, default=str) + "\n")
+    os.replace(temporary, path)
+
+
+@contextlib.contextmanager
+def timed(stage: str, workdir: pathlib.Path) -> Iterator[None]:
+    """Adds the seconds that a stage takes, finished or not, to WORKDIR/timings.json."""
+    began = time.perf_counter()
+    try:
+        yield
+    finally:
+        path = workdir / "timings.json"
+        try:
+            seconds = json.loads(path.read_text())
+        except (OSError, ValueError):
+            seconds = {}
+        seconds[stage] = seconds.get(stage, 0.0) + time.perf_counter() - began
+        temporary = path.with_suffix(f".{os.getpid()}.tmp")
+        temporary.write_text(json.dumps(seconds, indent=1))
+        os.replace(temporary, path)
+
+
+def describe_differences(before: dict[str, Any], config: Config) -> str:
+    """The fields in which a config differs from an earlier one, a line each; none, if "".
+
+    Fields that only say how a run is computed (`RUNTIME_FIELDS`) do not count.
+    """
+    old = _flat(before)
+    new = _flat(json.loads(json.dumps(config.to_dict(), default=str)))
+    lines = []
+    for name in sorted(old.keys() | new.keys()):
+        if name.split(".")[0] not in RUNTIME_FIELDS and old.get(name) != new.get(name):
+            lines.append(
+                f"  {name}: {old.get(name, 'absent')!r} there, {new.get(name, 'absent')!r} now"
+            )
+    return "\n".join(lines)
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for name, value in tree.items():
+        nested = isinstance(value, dict)
+        flat |= _flat(value, f"{prefix}{name}.") if nested else {f"{prefix}{name}": value}
+    return flat
+
+
+def _lock(workdir: pathlib.Path) -> None:
+    """Holds WORKDIR/.lock until the process ends; the system then lets go of it."""
+    file = (workdir / ".lock").open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise ValueError(f"another process works in {workdir}; use another workdir") from None
+    _LOCKS.append(file)
+
+
+def _versions() -> dict[str, str]:
+    versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
+    return {"python": platform.python_version(), "maemem": _own_version(), **versions}
+
+
+def _own_version() -> str:
+    import maemem
+
+    return maemem.__version__
+
+
+def _commit() -> str | None:
+    """The commit of the checkout that maemem runs from; None where it was installed otherwise."""
+    root = pathlib.Path(__file__).resolve().parents[1]
+    if not (root / ".git").exists():
+        return None
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40"]
+    command += ["--exclude=*"]  # The bare commit, even where there are tags.
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -1,0 +1,213 @@
+import math
+
+import jax
+import jax.extend
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+from flax import traverse_util
+
+from maemem.models.encoder import Encoder
+from maemem.models.layers import Compute
+from maemem.models.mae import MaskedAutoencoder
+from maemem.models.unetr import Unetr, skips
+from maemem.models.variants import ENCODERS
+
+# Of the encoder and of the whole, with patches 1×16×16, the article's channels and 3 outputs.
+PARAMETERS = {"base": (85_253_376, 153_972_195), "large": (382_863_744, 454_728_291)}
+# What Cheng et al. (2023) publish for a crop of 6×96×96.
+PUBLISHED_MULTIPLY_ADDS = {"base": 154.1e9, "large": 221.1e9}
+ARTICLE = (64, 128, 256, 512)
+CROP, PATCH = (2, 8, 8), (1, 4, 4)
+
+
+def small(depth=4, **options) -> Unetr:
+    return Unetr(PATCH, (24, depth, 2), (4, 8), 3, **options)
+
+
+def image_of(crop_zyx=CROP, batch=2):
+    return jax.random.uniform(jax.random.key(0), (batch, *crop_zyx, 1), minval=-1)
+
+
+def article(variant, crop_zyx=(6, 96, 96)):
+    model = Unetr((1, 16, 16), ENCODERS[variant], ARTICLE, 3)
+    image = jax.ShapeDtypeStruct((1, *crop_zyx, 1), jnp.float32)
+    return model, jax.eval_shape(model.init, jax.random.key(0), image), image
+
+
+def count(tree) -> int:
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
+
+
+@pytest.mark.parametrize("variant", PARAMETERS)
+def test_parameter_counts(variant):
+    _, variables, _ = article(variant)
+    params = variables["params"]
+    assert (count(params["encoder"]), count(params)) == PARAMETERS[variant]
+
+
+def multiply_adds(jaxpr) -> int:
+    """Of all matrix products and convolutions: size of the result × what is summed over."""
+    total = 0
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "dot_general":
+            (summed, _), _ = equation.params["dimension_numbers"]
+            axes = math.prod(equation.invars[0].aval.shape[axis] for axis in summed)
+            total += equation.outvars[0].aval.size * axes
+        elif equation.primitive.name == "conv_general_dilated":
+            total += equation.outvars[0].aval.size * math.prod(equation.invars[1].aval.shape[:-1])
+        total += sum(map(multiply_adds, jax.extend.core.jaxprs_in_params(equation.params)))
+    return total
+
+
+def upsampling_multiply_adds(params) -> int:
+    """Of the transposed convolutions alone, for a crop of 6×96×96 and patches 1×16×16."""
+    total = 0
+    for path, kernel in traverse_util.flatten_dict(params).items():
+        if path[-2:] == ("boxes", "kernel"):
+            place = int(path[-3].removeprefix("up_"))
+            # A climb counts its way from the tokens, the trunk its levels from the finest.
+            level = 3 - place if path[0].startswith("climb") else place
+            total += kernel.size * 6 * (96 >> (level + 1)) ** 2
+    return total
+
+
+@pytest.mark.parametrize(("variant", "truly"), [("base", 142.6e9), ("large", 209.3e9)])
+def test_multiply_adds(variant, truly):
+    """What is computed, and what the article counts.
+
+    Its figures come out when each voxel that a transposed convolution makes is charged with all
+    four weights of the stride, of which it takes one, and when the two products of attention are
+    not counted. That is what a usual counter of modules does.
+    """
+    model, variables, image = article(variant)
+    computed = multiply_adds(jax.make_jaxpr(model.apply)(variables, image).jaxpr)
+    assert computed == pytest.approx(truly, rel=1e-3)
+    width, depth, _ = ENCODERS[variant]
+    attention = 2 * depth * width * 216**2
+    as_published = computed - attention + 3 * upsampling_multiply_adds(variables["params"])
+    assert as_published == pytest.approx(PUBLISHED_MULTIPLY_ADDS[variant], rel=0.02)
+
+
+@pytest.mark.parametrize("scan", [False, True])
+def test_the_encoder_is_that_of_the_masked_autoencoder(scan):
+    compute = Compute(scan=scan)
+    image, ids = image_of(), jnp.arange(4)[None].repeat(2, 0)
+    pretrained = MaskedAutoencoder(PATCH, (24, 4, 2), (12, 1, 2), compute=compute)
+    trees = [
+        jax.eval_shape(model.init, jax.random.key(0), image, *rest)["params"]["encoder"]
+        for model, rest in ((pretrained, (ids, ids)), (small(compute=compute), ()))
+    ]
+    assert trees[0] == trees[1]
+
+
+@pytest.mark.parametrize(
+    ("patch", "channels", "crop"),
+    [
+        ((1, 16, 16), (4, 8, 8, 16), (3, 32, 48)),
+        ((8, 8, 8), (4, 8, 16), (16, 8, 24)),
+        ((2, 8, 8), (4, 8, 16), (4, 16, 24)),
+        ((2, 2, 2), (8,), (4, 6, 8)),
+        ((1, 32, 32), (4, 4, 4, 8, 8), (1, 32, 64)),
+    ],
+)
+def test_logits_are_as_large_as_the_crop(patch, channels, crop):
+    model = Unetr(patch, (24, 2, 2), channels, 3)
+    variables = jax.eval_shape(model.init, jax.random.key(0), image_of(patch))
+    logits = jax.eval_shape(model.apply, variables, image_of(crop))
+    assert (logits.shape, logits.dtype) == ((2, *crop, 3), jnp.float32)
+
+
+@pytest.mark.parametrize(
+    ("depth", "levels", "expected"),
+    [
+        (12, 4, [(3, 1), (6, 2), (9, 3)]),
+        (24, 4, [(6, 1), (12, 2), (18, 3)]),
+        (8, 3, [(2, 1), (4, 1), (6, 2)]),
+        (4, 2, [(1, 1), (2, 1), (3, 1)]),
+        (8, 5, [(2, 2), (4, 3), (6, 4)]),
+        (1, 4, [(1, 1), (1, 2), (1, 3)]),
+    ],
+)
+def test_skips(depth, levels, expected):
+    assert skips(depth, levels) == expected
+
+
+@pytest.mark.parametrize("scan", [False, True])
+def test_the_decoder_sees_four_depths_of_the_encoder(scan):
+    model, image = small(depth=8, compute=Compute(scan=scan)), image_of()
+    variables = model.init(jax.random.key(0), image)
+
+    def energy(moves):
+        def move(encode, args, kwargs, context):
+            states = encode(*args, **kwargs)
+            is_encoder = isinstance(context.module, Encoder) and context.method_name == "__call__"
+            return [s + m for s, m in zip(states, moves, strict=True)] if is_encoder else states
+
+        with nn.intercept_methods(move):
+            return jnp.square(model.apply(variables, image)).sum()
+
+    slopes = jax.jit(jax.grad(energy))(jnp.zeros((8, 2, 8, 24)))
+    seen = np.flatnonzero(np.abs(slopes).max((1, 2, 3)))
+    assert (seen + 1).tolist() == [2, 4, 6, 8]
+
+
+def slopes_of(model, variables, image):
+    return jax.jit(jax.grad(lambda v: jnp.sin(model.apply(v, image)).sum()))(variables)
+
+
+def test_every_parameter_matters():
+    model, image = small(rotary=True), image_of()
+    slopes = slopes_of(model, model.init(jax.random.key(0), image), image)
+    assert all(jnp.abs(leaf).max() > 0 for leaf in jax.tree.leaves(slopes))
+
+
+def test_folding_changes_neither_logits_nor_gradients():
+    plain, folded = small(), small(compute=Compute(convolution="folded"))
+    image = image_of()
+    variables = plain.init(jax.random.key(0), image)
+    for function in (lambda m: m.apply(variables, image), lambda m: slopes_of(m, variables, image)):
+        pair = jax.tree.leaves(function(folded)), jax.tree.leaves(function(plain))
+        for ours, expected in zip(*pair, strict=True):
+            np.testing.assert_allclose(ours, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_scan_and_remat_change_no_logits():
+    plain, image = small(), image_of()
+    variables = plain.init(jax.random.key(0), image)
+    expected = plain.apply(variables, image)
+    stacked = jax.tree.map(lambda x: x, variables)
+    blocks = stacked["params"]["encoder"]["transformer"]
+    rows = [blocks.pop(f"block_{i:02d}") for i in range(4)]
+    blocks["blocks"] = jax.tree.map(lambda *leaves: jnp.stack(leaves), *rows)
+    scanned = small(compute=Compute(scan=True, remat=True))
+    np.testing.assert_allclose(scanned.apply(stacked, image), expected, atol=1e-4)
+
+
+def test_bfloat16_gives_float32_logits():
+    model, image = small(compute=Compute(jnp.bfloat16)), image_of()
+    variables = model.init(jax.random.key(0), image)
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
+    logits = model.apply(variables, image)
+    assert logits.dtype == jnp.float32
+    exact = small().apply(variables, image)
+    assert 0 < jnp.abs(logits - exact).max() < 0.2
+    text = jax.jit(model.apply).lower(variables, image).as_text()
+    convolutions = [line for line in text.splitlines() if "stablehlo.convolution" in line]
+    assert convolutions
+    assert all("xf32>" not in line for line in convolutions)
+
+
+@pytest.mark.parametrize(
+    ("patch", "channels", "crop", "message"),
+    [
+        ((1, 12, 12), (4, 8), (1, 24, 24), "cannot be reached by doubling"),
+        ((1, 4, 4), (4, 8, 16), (1, 8, 8), r"3 channels \(4, 8, 16\) for patch 1x4x4.* give 2"),
+        ((1, 4, 4), (4, 8), (1, 8, 10), "crop 1x8x10 is not divisible by patch 1x4x4 along x"),
+    ],
+)
+def test_what_does_not_fit_is_refused(patch, channels, crop, message):
+    model = Unetr(patch, (24, 2, 2), channels, 3)
+    with pytest.raises(ValueError, match=message):
+        jax.eval_shape(model.init, jax.random.key(0), image_of(crop))

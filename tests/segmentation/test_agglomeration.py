@@ -1,0 +1,161 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from maemem.segmentation.agglomeration import agglomerate, fragments
+from maemem.segmentation.contingency import contingency
+from maemem.segmentation.instances import compact
+from maemem.segmentation.scores import adapted_rand, variation_of_information
+
+
+def x_affinities(*values):
+    """One row of voxels, from the affinity of each to the one before."""
+    affinities = np.zeros((3, 1, 1, len(values)), np.float32)
+    affinities[2] = values
+    return affinities
+
+
+def ideal_affinities(labels, same=1.0, other=0.0):
+    affinities = np.zeros((3, *labels.shape), np.float32)
+    for axis in range(3):
+        along = np.moveaxis(labels, axis, 0)
+        channel = np.moveaxis(affinities[axis], axis, 0)
+        channel[1:] = np.where(along[1:] == along[:-1], same, other)
+    return affinities
+
+
+def cells(rng, shape_zyx=(8, 24, 24), count=12):
+    """Voronoi cells, every voxel labelled."""
+    seeds = rng.uniform(0, shape_zyx, (count, 3))
+    grid = np.stack(np.meshgrid(*map(np.arange, shape_zyx), indexing="ij"), -1)
+    return np.linalg.norm(grid[..., None, :] - seeds, axis=-1).argmin(-1) + 1
+
+
+def parts(labels):
+    """Labels as a list of sets of places; background left out."""
+    return {frozenset(np.flatnonzero(labels == i).tolist()) for i in np.unique(labels) if i}
+
+
+def test_fragments_by_hand():
+    # Voxels 0 to 2 climb to the pair of affinity 0.9, 3 and 4 are a pair, 5 is joined to nothing.
+    affinities = x_affinities(0, 0.6, 0.9, 0.3, 0.8, 0.05)
+    labels = fragments(affinities, 0.1, 0.99)
+    assert compact(labels).tolist() == [[[1, 1, 1, 2, 2, 0]]]
+    assert labels.dtype == np.uint64
+
+
+def test_cutoffs_join_and_part():
+    affinities = x_affinities(0, 0.9, 0.6, 0.8)
+    assert parts(fragments(affinities, 0.1, 0.99)) == {frozenset({0, 1}), frozenset({2, 3})}
+    assert parts(fragments(affinities, 0.1, 0.5)) == {frozenset({0, 1, 2, 3})}
+    assert parts(fragments(affinities, 0.85, 0.99)) == {frozenset({0, 1})}
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_affinities_belong_to_the_voxel_before(axis):
+    labels = np.ones((4, 4, 4), int)
+    np.moveaxis(labels, axis, 0)[3:] = 2
+    assert parts(fragments(ideal_affinities(labels), 0.1, 0.9)) == parts(labels)
+
+
+def test_sections_share_no_fragment_until_agglomerated():
+    labels = cells(np.random.default_rng(0))
+    affinities = ideal_affinities(labels)
+    pieces = fragments(affinities, 0.1, 0.9, sectionwise=True)
+    ids = [set(np.unique(section)) for section in pieces]
+    assert sum(map(len, ids)) == len(set.union(*ids)) == pieces.max()
+    for section, truth in zip(pieces, labels, strict=True):
+        assert (variation_of_information(contingency(truth[None], section[None])).merge) == 0
+    (whole,) = agglomerate(affinities, pieces, [0.5])
+    assert parts(whole) == parts(fragments(affinities, 0.1, 0.9))
+
+
+def test_scores_differ_as_they_should():
+    # Two columns meet at affinities 0.1, 0.1 and 0.9: median 0.1, mean 0.37, 85 % quantile 0.9.
+    affinities = np.zeros((3, 1, 3, 2), np.float32)
+    affinities[2, 0, :, 1] = 0.1, 0.1, 0.9
+    columns = np.broadcast_to(np.array([1, 2], np.uint64), (1, 3, 2))
+    merged = {
+        score: [len(np.unique(x)) == 1 for x in agglomerate(affinities, columns, [0.6, 0.2], score)]
+        for score in ("mean", "median", "quantile85")
+    }
+    expected = {"mean": [False, True], "median": [False, False], "quantile85": [True, True]}
+    assert merged == expected
+
+
+def test_agglomeration_keeps_its_inputs_results_and_background():
+    affinities = x_affinities(0, 0.9, 0.7, 0.9, 0.4, 0.9, 0.01)
+    pieces = np.array([[[1, 1, 2, 2, 3, 3, 0]]], np.uint64)
+    results = list(agglomerate(affinities, pieces, [0.8, 0.5, 0.3, 0.0]))
+    assert [compact(x)[0, 0].tolist() for x in results] == [
+        [1, 1, 2, 2, 3, 3, 0],
+        [1, 1, 1, 1, 2, 2, 0],
+        [1, 1, 1, 1, 1, 1, 0],
+        [1, 1, 1, 1, 1, 1, 0],
+    ]
+    assert pieces.tolist() == [[[1, 1, 2, 2, 3, 3, 0]]]
+
+
+def test_long_range_channels_other_types_and_strides_change_nothing():
+    rng = np.random.default_rng(1)
+    affinities = rng.random((3, 4, 6, 5), np.float32)
+    pieces = fragments(affinities, 0.1, 0.9)
+    wide = np.concatenate([affinities, rng.random((2, 4, 6, 5), np.float32)]).astype(np.float64)
+    strided = np.asfortranarray(wide)
+    np.testing.assert_array_equal(fragments(strided, 0.1, 0.9), pieces)
+    plain, again = (next(agglomerate(a, pieces, [0.5])) for a in (affinities, strided))
+    np.testing.assert_array_equal(plain, again)
+
+
+def test_nothing_is_printed(capfd):
+    affinities = x_affinities(0, 0.9, 0.6, 0.8)
+    list(agglomerate(affinities, fragments(affinities, 0.1, 0.99), [0.5, 0.1]))
+    print("heard")
+    assert capfd.readouterr().out == "heard\n"
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 2**32), st.sampled_from(["mean", "median", "quantile85"]))
+def test_objects_grow_as_the_threshold_falls(seed, score):
+    affinities = np.random.default_rng(seed).random((3, 3, 6, 6), np.float32)
+    pieces = fragments(affinities, 0.3, 0.95)
+    finer = pieces
+    for labels in agglomerate(affinities, pieces, [0.9, 0.6, 0.5, 0.2], score):
+        np.testing.assert_array_equal(labels == 0, pieces == 0)
+        table = contingency(finer.astype(np.int64), labels)
+        assert len(table.voxels) == len(np.unique(finer))  # Each lies in one of the next.
+        finer = labels
+
+
+def test_recovers_cells_from_noisy_affinities():
+    rng = np.random.default_rng(0)
+    truth = cells(rng)
+    noisy = ideal_affinities(truth, 0.8, 0.2) + rng.normal(0, 0.15, (3, *truth.shape))
+    affinities = np.clip(noisy, 0, 1).astype(np.float32)
+    pieces = fragments(affinities, 0.1, 0.999)
+    for score in ("mean", "median"):
+        (labels,) = agglomerate(affinities, pieces, [0.5], score)
+        assert adapted_rand(contingency(truth, labels)).error < 0.05
+    assert adapted_rand(contingency(truth, pieces)).error > 0.9
+
+
+def test_refuses_what_does_not_fit():
+    affinities = x_affinities(0, 0.9, 0.6, 0.8)
+    pieces = fragments(affinities, 0.1, 0.99)
+    with pytest.raises(ValueError, match="ranges from"):
+        fragments(affinities * 2, 0.1, 0.99)
+    with pytest.raises(ValueError, match="ranges from nan"):
+        fragments(affinities * np.float32("nan"), 0.1, 0.99)
+    with pytest.raises(ValueError, match="at least 3 channels"):
+        fragments(affinities[:2], 0.1, 0.99)
+    with pytest.raises(ValueError, match=r"low cut-off is 0\.9"):
+        fragments(affinities, 0.9, 0.1)
+    with pytest.raises(ValueError, match="score 'max' is unknown"):
+        agglomerate(affinities, pieces, [0.5], "max")
+    with pytest.raises(ValueError, match="sort them from high to low"):
+        agglomerate(affinities, pieces, [0.2, 0.5])
+    with pytest.raises(ValueError, match="of the same volume"):
+        agglomerate(affinities, pieces[..., :2], [0.5])
+    with pytest.raises(ValueError, match=r"number them 1 to n first, with compact"):
+        agglomerate(affinities, pieces + np.uint64(100), [0.5])

@@ -1,0 +1,142 @@
+"""The stage shows what is on disk, and names what is not."""
+
+import json
+import pathlib
+import re
+
+import numpy as np
+import pytest
+
+from maemem import pictures
+from maemem.blockwise.predict import predict_volume
+from maemem.blockwise.store import read_labels, write_labels
+from maemem.build import open_raw
+from maemem.config import Config, everything, volume
+from maemem.geometry import Box
+from maemem.stages import report
+from maemem.stages.segment import read_truth
+
+TISSUE = "synthetic:?shape_zyx=8,64,64&voxel_size_nm=30,6,6&seed=0"
+
+
+@pytest.fixture
+def config() -> Config:
+    config = everything()
+    config.data.test.tissue = volume(
+        TISSUE, labels=f"{TISSUE}&show=neurites", region="1:8, :, 8:", scored="2:8, :, 8:60"
+    )
+    return config
+
+
+def page(workdir: pathlib.Path) -> str:
+    return (workdir / "report" / "index.html").read_text(encoding="utf-8")
+
+
+def leave_results(config: Config, workdir: pathlib.Path) -> tuple[int, int, int]:
+    """What the other stages leave; returns a merge: two objects, and the voxels of the smaller."""
+    entry = config.data.test.tissue
+    truth, scored = read_truth(config, workdir, entry)
+    ids, counts = np.unique(truth[truth > 0], return_counts=True)
+    large, small = (int(ids[i]) for i in np.argsort(-counts)[:2])
+    raw = open_raw(config, entry, workdir)
+    region = Box.parse(entry.region, raw.shape_zyx)
+    labels = np.zeros(region.shape_zyx, np.uint32)
+    labels[1:, :, :52] = np.where(truth == small, large, truth)
+    written = {"voxel_size_nm": (30.0, 6.0, 6.0), "region": region, "attributes": {}}
+    for name in ("segment", "predict", "evaluate"):
+        (workdir / name / "test").mkdir(parents=True)
+    write_labels(workdir / "segment" / "test" / "tissue.zarr", labels, **written)
+    predict_volume(
+        lambda crops: np.repeat(crops[..., None] / np.float32(255), 3, -1),
+        raw,
+        workdir / "predict" / "test" / "tissue.zarr",
+        region=region,
+        window_zyx=(4, 32, 32),
+        stride_zyx=(4, 32, 32),
+        batch_size=4,
+        channels=("z-1", "y-1", "x-1"),
+        identity={},
+        progress=False,
+    )
+    scores = {"sets": {"test": {"tissue": {"adapted_rand": 0.25, "baselines": {}}}}}
+    (workdir / "evaluate" / "scores.json").write_text(json.dumps(scores))
+    thresholds = {"thresholds": {"network": {"threshold": 0.375}}}
+    (workdir / "segment" / "tuned.json").write_text(json.dumps(thresholds))
+    (workdir / "timings.json").write_text(json.dumps({"predict": 2.5}))
+    rows = [{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.0, "eval_loss": 1.5, "eval_x": 0.5}]
+    (workdir / "finetune").mkdir()
+    lines = [*map(json.dumps, rows), '{"step": 3, "lo']
+    (workdir / "finetune" / "metrics.jsonl").write_text("\n".join(lines))
+    assert scored.start_zyx == (2, 0, 8)
+    return large, small, int(np.sort(counts)[-2])
+
+
+def test_a_segmented_workdir(config, tmp_path):
+    large, small, voxels = leave_results(config, tmp_path)
+    report.run(config.lock(), tmp_path)
+    text = page(tmp_path)
+    for heading in ("Scores", "Segmentation", "Splits and merges", "Prediction", "Learning"):
+        assert f"<h2>{heading}</h2>" in text
+    assert text.count("<img ") == 4
+    assert "tissue, voxels 2:8, 0:64, 8:60" in text
+    found = re.search(
+        rf'<tr><td>1</td><td>merge</td><td class="number">{small}</td>'
+        rf'<td class="number">{large}</td><td class="number">{voxels:,}</td>'
+        rf'<td class="number">(\d+), (\d+), (\d+)</td>',
+        text,
+    )
+    assert found, "the merge that was made is the first error"
+    z, y, x = (int(n) for n in found.groups())
+    truth, scored = read_truth(config, tmp_path, config.data.test.tissue)
+    at = tuple(a - b for a, b in zip((z, y, x), scored.start_zyx, strict=True))
+    assert truth[at] == small, "its place is one in the whole volume"
+    assert "finetune, to step 2. Last: loss 1, eval_loss 1.5, eval_x 0.5." in text
+    assert "Not in this workdir: reconstruction, config, versions." in text
+    assert len(text) < 5e6
+
+
+def test_pictures_show_the_scored_part(config, tmp_path, monkeypatch):
+    leave_results(config, tmp_path)
+    entry = config.data.test.tissue
+    truth, scored = read_truth(config, tmp_path, entry)
+    raw = np.asarray(open_raw(config, entry, tmp_path).store[scored.slices])
+    labels = read_labels(tmp_path / "segment" / "test" / "tissue.zarr", scored)
+    drawn = []
+
+    def record(*arrays, **named):
+        drawn.append((*arrays, named))
+        return draw(*arrays, **named)
+
+    draw = pictures.draw_segmentation
+    monkeypatch.setattr(pictures, "draw_segmentation", record)
+    report.run(config, tmp_path)
+    assert len(drawn) == 2
+    for image, segments, _, named in drawn:
+        np.testing.assert_array_equal(image, raw)
+        np.testing.assert_array_equal(named["truth"], truth)
+        pairs = set(zip(labels.ravel().tolist(), segments.ravel().tolist(), strict=True))
+        assert len(pairs) == len(np.unique(labels)) == len(np.unique(segments))
+        assert named["errors"].shape == truth.shape
+        assert set(np.unique(named["errors"])) == {0, 2}
+    assert len(drawn[0][2]) == 3, "three sections"
+    assert [label[:7] for label in drawn[1][2]] == ["1 (z = "], "one error"
+
+
+def test_it_is_made_anew(config, tmp_path):
+    (tmp_path / "timings.json").write_text(json.dumps({"pretrain": 1.0}))
+    report.run(config, tmp_path)
+    (tmp_path / "timings.json").write_text(json.dumps({"pretrain": 9.0}))
+    report.run(config, tmp_path)
+    assert "9.0 s" in page(tmp_path)
+    assert [file.name for file in (tmp_path / "report").iterdir()] == ["index.html"]
+
+
+def test_an_empty_workdir_is_said_to_be_so(config, tmp_path):
+    report.run(config, tmp_path)
+    assert "Not in this workdir: scores, segmentation" in page(tmp_path)
+
+
+def test_a_damaged_result_is_named(config, tmp_path):
+    (tmp_path / "timings.json").write_text("{")
+    with pytest.raises(ValueError, match=r"timings\.json cannot be read"):
+        report.run(config, tmp_path)
