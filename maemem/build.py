@@ -248,7 +248,7 @@ def test_time_views(config: Config, voxel_size_nm: VoxelSize) -> list[View]:
     """The views of a window that predictions are averaged over.
 
     `flips` are those along y and x, `turns` also swap these two; `all` also flips z, and permutes
-    the axes of cubic windows of cubic voxels.
+    the axes of cubic windows of cubic voxels, as far as what is predicted admits it.
     """
     plain: list[Zyx] = [(0, 1, 2)]
     alike = alike_axes(config.predict.window_zyx, _rounded(voxel_size_nm))
@@ -257,7 +257,10 @@ def test_time_views(config: Config, voxel_size_nm: VoxelSize) -> list[View]:
     found = views(orders[config.predict.views])
     if config.predict.views == "one":
         return found[:1]
-    return [v for v in found if config.predict.views == "all" or not v.flips_zyx[0]]
+    if config.predict.views == "all":
+        admits = target(config.objective).admits
+        return [view for view in found if admits(view)]
+    return [view for view in found if not view.flips_zyx[0]]
 
 
 def _rounded(voxel_size_nm: VoxelSize) -> tuple[float, ...]:

@@ -158,7 +158,7 @@ def augment(
     orientation, chance, *drawn = random.split(key, 2 + len(_KINDS))
     keys, acts = dict(zip(_KINDS, drawn, strict=True)), _draw_kinds(settings, chance)
     image, labels = _displace(settings, keys, acts, image, labels)
-    if settings.flip or len(settings.orders_zyx) > 1:
+    if settings.flip or settings.orders_zyx != ((0, 1, 2),):
         image, labels = warps.orient(orientation, image, labels, settings.orders_zyx, settings.flip)
     return _expose(settings, keys, acts, image), labels
 

@@ -55,7 +55,7 @@ class Bcd:
     def targets(
         self, labels: Int32[Array, "b z y x"]
     ) -> tuple[Float32[Array, "b z y x c"], Bool[Array, "b z y x c"]]:
-        """The true maps, and where they are known; the distance is in [−1, 1].
+        """The true maps, in [0, 1] as `activate` has them, and where they are known.
 
         All are known in labelled voxels only, and two of them only where no label that is missing
         could change them: a contour where a certain edge is within reach or no unlabelled voxel is,
@@ -66,7 +66,8 @@ class Bcd:
         labelled = labels != UNLABELLED
         maps = [(labels > 0, labelled), contour(labels, self.contour_width)]
         if self.distance:
-            maps.append(signed_distance(labels))
+            distance, certain = signed_distance(labels)
+            maps.append(((distance + 1) / 2, certain))
         targets, known = zip(*maps, strict=True)
         targets = jnp.stack([target.astype(jnp.float32) for target in targets], axis=-1)
         return targets, jnp.stack(known, axis=-1)
@@ -83,7 +84,7 @@ class Bcd:
         losses = self.bce * balanced_bce(*masks) + self.dice * soft_dice(*masks)
         distance = jnp.tanh(logits[..., 2:].astype(jnp.float32))
         # Without a distance these have no channel, and their sum is 0.
-        errors = squared_error(distance, targets[..., 2:], known[..., 2:])
+        errors = squared_error(distance, 2 * targets[..., 2:] - 1, known[..., 2:])
         return losses.sum(-1) + self.mse * errors.sum(-1)
 
     def activate(self, logits: Float[Array, "b z y x c"]) -> Float32[Array, "b z y x c"]:

@@ -1,7 +1,7 @@
 """Learns a target of segmentation from labelled crops."""
 
 import dataclasses
-from typing import Protocol, cast
+from typing import Protocol, cast, runtime_checkable
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -16,6 +16,7 @@ Image = Float[Array, "b z y x 1"]
 Prediction = Float[Array, "b z y x c"]
 
 
+@runtime_checkable
 class Target(Protocol):
     """What a network predicts of every voxel: `affinity.Affinity` or `bcd.Bcd`."""
 
@@ -36,6 +37,10 @@ class Target(Protocol):
 
     def activate(self, logits: Prediction) -> Prediction:
         """Logits as probabilities, in [0, 1]."""
+        ...
+
+    def admits(self, view: View) -> bool:
+        """Whether `undo` can turn back what was predicted in this view."""
         ...
 
     def undo(

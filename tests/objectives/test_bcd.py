@@ -60,7 +60,7 @@ def test_three_maps_by_hand():
     np.testing.assert_array_equal(binary, [0, 0, 1, 1, 1, 1, 1])
     np.testing.assert_array_equal(edge, [0, 1, 1, 0, 1, 1, 0])
     voxels = np.array([-2 / 50, -1 / 50, 1 / 8, 2 / 8, 3 / 8, 4 / 8, 5 / 8])
-    np.testing.assert_allclose(distance, np.tanh(voxels), rtol=1e-6)
+    np.testing.assert_allclose(2 * distance - 1, np.tanh(voxels), atol=1e-6)
 
 
 def test_a_contour_is_dilated_in_plane():
@@ -111,7 +111,7 @@ def test_targets_equal_the_slow_way(labels, width):
         binary, edge, distance = np.moveaxis(np.asarray(values[b, z]), -1, 0)
         np.testing.assert_array_equal(binary, section > 0)
         np.testing.assert_array_equal(edge, slow_contour(section, width))
-        np.testing.assert_allclose(distance, slow_distance(section), atol=1e-6)
+        np.testing.assert_allclose(2 * distance - 1, slow_distance(section), atol=1e-6)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.002, 0.05, 0.5])
@@ -126,7 +126,7 @@ def test_distances_equal_the_edt_library(share):
 @pytest.mark.parametrize(("label", "expected"), [(0, -1), (4, 1)])
 def test_a_section_of_one_kind_is_infinitely_far_from_the_other(label, expected):
     values, known = targets(Bcd(), np.full(SHAPE, label, np.int32))
-    np.testing.assert_array_equal(values[..., 2], expected)
+    np.testing.assert_array_equal(2 * values[..., 2] - 1, expected)
     assert known.all()
 
 
@@ -179,7 +179,7 @@ def test_loss_is_the_weighted_sum_of_its_parts(objective):
     masks = [jnp.array(array[..., :2]) for array in (logits, values, known)]
     expected = np.array(balanced_bce(*masks) + 0.5 * soft_dice(*masks)).sum(-1)
     if objective.distance:
-        errors = np.square(np.tanh(logits[..., 2]) - values[..., 2])
+        errors = np.square(np.tanh(logits[..., 2]) - (2 * values[..., 2] - 1))
         expected += [5 * e[k].mean() for e, k in zip(errors, known[..., 2], strict=True)]
     np.testing.assert_allclose(loss(objective, logits, labels), expected, rtol=1e-5)
 
