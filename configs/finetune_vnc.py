@@ -9,7 +9,7 @@ DATA/vnc/train-input.tif, tunes the thresholds on rows 512 to 639, and scores ro
 truth of the neurites was derived by linking regions of sections, and splits more than it should.
 """
 
-from maemem.config import affinity, adamw, bcd, markers, segmenting, transformer, volume, waterz
+from maemem.config import adamw, affinity, bcd, markers, segmenting, transformer, volume, waterz
 
 TISSUES = ("mitochondria", "neurites")
 

@@ -1,17 +1,29 @@
 """Whole runs on tiny data, through the command line."""
 
+import ast
+import functools
 import json
+import operator
 import os
 import pathlib
+import runpy
 import subprocess
 import sys
+
+from maemem.config import Config
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
 
 # The demo, but so small that a step takes milliseconds.
 TINY = {
-    "data.train.tissue.path": "synthetic:?shape_zyx=12,64,64&seed=0",
-    "data.validation.tissue.path": "synthetic:?shape_zyx=8,48,48&seed=1",
+    "stages": "('pretrain',)",
+    "data.train.unlabelled.path": "synthetic:?shape_zyx=12,64,64&seed=0",
+    "data.train.labelled.path": "synthetic:?shape_zyx=12,64,64&seed=1",
+    "data.train.labelled.labels": "synthetic:?shape_zyx=12,64,64&seed=1&show=neurites",
+    "data.validation.labelled.path": "synthetic:?shape_zyx=8,64,64&seed=2",
+    "data.validation.labelled.labels": "synthetic:?shape_zyx=8,64,64&seed=2&show=neurites",
+    "data.test.labelled.path": "synthetic:?shape_zyx=8,64,64&seed=3",
+    "data.test.labelled.labels": "synthetic:?shape_zyx=8,64,64&seed=3&show=neurites",
     "data.crop_zyx": "(4,32,32)",
     "model.patch_zyx": "(1,8,8)",
     "model.encoder.width": 24,
@@ -27,7 +39,34 @@ TINY = {
     "pretrain.eval_every": 4,
     "pretrain.eval_crops": 8,
     "pretrain.checkpoint_every": 4,
+    "model.channels": "(4,4,8)",
+    "finetune.steps": 4,
+    "finetune.batch_size": 2,
+    "finetune.optimizer.warmup_steps": 1,
+    "finetune.log_every": 1,
+    "finetune.eval_every": 2,
+    "finetune.eval_crops": 2,
+    "finetune.checkpoint_every": 1,
+    "finetune.keep_checkpoints": 4,
+    "predict.stride_zyx": "(4,32,32)",
+    "predict.batch_size": 2,
+    "segment.grid.low": "(0.0,0.1)",
+    "segment.grid.score": "('mean','median')",
+    "segment.smallest": 8,
 }
+
+
+def config(**overrides) -> Config:
+    """The config of a tiny run, for stages that are called from Python."""
+    found = runpy.run_path(str(REPOSITORY / "configs" / "demo.py"))["get_config"]()
+    fields = TINY | {name.replace("__", "."): value for name, value in overrides.items()}
+    for name, value in fields.items():
+        *folders, last = name.split(".")
+        section = functools.reduce(operator.getitem, folders, found)
+        if isinstance(value, str) and not isinstance(section[last], str):
+            value = ast.literal_eval(value)
+        section[last] = value
+    return found.lock()
 
 
 def command(workdir: pathlib.Path, **overrides) -> list[str]:

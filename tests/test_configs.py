@@ -1,12 +1,24 @@
-"""Every config can be built, and its network fits its crops."""
+"""Every config can be built, and its networks fit its crops."""
 
+import dataclasses
 import runpy
 
 import jax
 import pytest
 
-from maemem.build import optimizer_settings, reconstruction
+from maemem.build import (
+    optimizer_settings,
+    reconstruction,
+    segmentation,
+)
+from maemem.build import (
+    test_time_views as views_of,
+)
+from maemem.checks import check_pretraining, check_segmentation
+from maemem.config import affinity, augmentation, bcd, markers, mutex, segmenting, waterz
+from maemem.data.augment import Augmentation
 from maemem.models.variants import ENCODERS
+from maemem.segmentation.decoders import check_grid
 from tests.runs import REPOSITORY
 
 CONFIGS = sorted(path.stem for path in (REPOSITORY / "configs").glob("*.py"))
@@ -14,19 +26,100 @@ VARIANTS = [
     *((name, None) for name in CONFIGS),
     *(("pretrain_snemi", variant) for variant in ENCODERS),
     ("pretrain_volume", "isotropic"),
+    *(("finetune_snemi", variant) for variant in ("bcd", "large", "bcd,large")),
+    ("finetune_vnc", "neurites"),
+    ("finetune_mitoem", "large"),
+    ("finetune_corpus_callosum", "base"),
 ]
 
 
-@pytest.mark.parametrize(("name", "variant"), VARIANTS)
-def test_config_builds_its_network(name, variant):
+def build(name, variant):
     get_config = runpy.run_path(str(REPOSITORY / "configs" / f"{name}.py"))["get_config"]
-    config = (get_config(variant) if variant else get_config()).lock()
-    objective = reconstruction(config)
-    init = jax.eval_shape(lambda key: objective.init(key, config.data.crop_zyx), jax.random.key(0))
-    assert init["encoder"]["patch_embedding"]["kernel"].shape[1] == config.model.encoder.width
-    optimizer_settings(config.pretrain.optimizer, config.pretrain.steps)
+    return (get_config(variant) if variant else get_config()).lock()
+
+
+@pytest.mark.parametrize(("name", "variant"), VARIANTS)
+def test_config_builds_its_networks(name, variant):
+    config = build(name, variant)
+    key, objectives = jax.random.key(0), []
+    if "pretrain" in config.stages:
+        check_pretraining(config)
+        optimizer_settings(config.pretrain.optimizer, config.pretrain.steps)
+        objectives.append(reconstruction(config))
+    if "finetune" in config.stages:
+        check_segmentation(config)
+        optimizer_settings(config.finetune.optimizer, config.finetune.steps)
+        objectives.append(segmentation(config, (10.0, 10.0, 10.0)))
+        assert all(volumes[name].labels for volumes in [config.data.test] for name in volumes)
+    assert objectives
+    for objective in objectives:
+        init = jax.eval_shape(lambda key, o=objective: o.init(key, config.data.crop_zyx), key)
+        kernel = init["encoder"]["patch_embedding"]["kernel"]
+        assert kernel.shape[1] == config.model.encoder.width
     sets = (config.data.train, config.data.validation)
     assert all(volumes and all(v.weight > 0 for v in volumes.values()) for volumes in sets)
+
+
+@pytest.mark.parametrize("name", ["snemi", "fib25", "vnc"])
+def test_fine_tuning_takes_the_encoder_of_its_pre_training(name):
+    before, after = build(f"pretrain_{name}", None), build(f"finetune_{name}", None)
+    for config in (before, after):
+        assert config.model.patch_zyx == before.model.patch_zyx
+        assert config.model.encoder.to_dict() == before.model.encoder.to_dict()
+        assert config.model.rotary == before.model.rotary
+
+
+def test_no_config_trains_on_what_it_tests():
+    def ranges(region):
+        return [
+            tuple(int(n or d) for n, d in zip(part.split(":"), (0, 10**6), strict=True))
+            for part in (region or ":,:,:").replace(" ", "").split(",")
+        ]
+
+    for name, variant in VARIANTS:
+        data = build(name, variant).data
+        sets = [
+            [(v.path, v.region) for v in data[s].values()] for s in ("train", "validation", "test")
+        ]
+        for i, first in enumerate(sets):
+            for second in sets[i + 1 :]:
+                for (path, region), (other, region_b) in ((a, b) for a in first for b in second):
+                    pairs = zip(ranges(region), ranges(region_b), strict=True)
+                    apart = any(a[1] <= b[0] or b[1] <= a[0] for a, b in pairs)
+                    assert path != other or apart, (name, path, region, region_b)
+
+
+def test_the_config_has_every_field_of_augmentation_with_its_default():
+    fields = dataclasses.asdict(Augmentation())
+    fields.pop("orders_zyx")
+    assert augmentation().to_dict() == fields
+
+
+def test_default_grids_are_those_of_their_methods():
+    for section in (waterz(), mutex(), markers(), markers(distance=False)):
+        check_grid(section.method, section.grid.to_dict())
+
+
+@pytest.mark.parametrize(
+    ("views", "isotropic", "count"),
+    [
+        ("one", True, 1),
+        ("flips", False, 4),
+        ("turns", False, 8),
+        ("all", False, 16),
+        ("all", True, 48),
+    ],
+)
+def test_views_are_those_that_voxels_and_windows_allow(views, isotropic, count):
+    config = segmenting()
+    config.predict.views = views
+    config.data.crop_zyx = (48, 48, 48) if isotropic else (6, 96, 96)
+    voxel = (10.0, 10.0, 10.0) if isotropic else (30.0, 6.0, 6.0)
+    found = views_of(config, voxel)
+    assert len(set(found)) == len(found) == count
+    config.objective = bcd()
+    assert all(view.axes_zyx[0] == 0 for view in views_of(config, voxel))
+    config.objective = affinity()
 
 
 def test_the_article_is_the_articles():
@@ -42,3 +135,13 @@ def test_the_article_is_the_articles():
     assert config.pretrain.optimizer.learning_rate == 1e-4
     assert config.pretrain.optimizer.warmup_steps == 100_000
     assert config.pretrain.optimizer.weight_decay == 0
+    config = build("finetune_snemi", None)
+    assert config.model.channels == (64, 128, 256, 512)
+    assert (config.finetune.steps, config.finetune.optimizer.name) == (150_000, "sgd")
+    assert config.finetune.optimizer.learning_rate == 0.02
+    assert config.finetune.optimizer.momentum == 0.9
+    assert (config.objective.bce, config.objective.dice) == (1.0, 0.5)
+    assert config.predict.window_zyx == (6, 96, 96)
+    assert config.predict.stride_zyx == (3, 48, 48)
+    assert config.data.test.ac3.scored == "25:75, 97:928, 97:928"
+    assert build("finetune_snemi", "bcd").objective.mse == 5.0

@@ -171,8 +171,8 @@ def augment_batch(
 ) -> tuple[Float[Array, "b z y x"], Int32[Array, "b z y x"]]:
     """`augment` for each crop of a batch, which may be split over devices.
 
-    Vectorised, so all kinds are computed for all crops: that is faster than to go from crop to crop
-    and skip some (see `benchmarks.augmentation`).
+    Vectorised, so all kinds are computed for all crops: no slower than to go from crop to crop and
+    skip some (see `benchmarks.augmentation`), which could not be split.
     """
     return jax.vmap(lambda *crop: augment(settings, *crop))(keys, images, labels)
 

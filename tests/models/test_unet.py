@@ -7,6 +7,7 @@ import pytest
 
 from maemem.models.layers import Compute
 from maemem.models.unet import ResidualUnet
+from tests.models.parameters import random_variables
 
 CROP, PATCH = (2, 8, 8), (1, 4, 4)
 
@@ -16,7 +17,7 @@ def small(**options) -> ResidualUnet:
 
 
 def image_of(crop_zyx=CROP, batch=2):
-    return jax.random.uniform(jax.random.key(0), (batch, *crop_zyx, 1), minval=-1)
+    return jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (batch, *crop_zyx, 1)), jnp.float32)
 
 
 @pytest.mark.parametrize(
@@ -45,7 +46,7 @@ def test_parameters_by_hand():
 
 def test_every_parameter_matters_and_folding_changes_nothing():
     plain, folded, image = small(), small(compute=Compute(convolution="folded")), image_of()
-    variables = plain.init(jax.random.key(0), image)
+    variables = random_variables(plain, image)
 
     def run(model):
         energy = lambda v: jnp.sin(model.apply(v, image)).sum()  # noqa: E731
@@ -59,14 +60,14 @@ def test_every_parameter_matters_and_folding_changes_nothing():
 
 def test_a_crop_is_segmented_as_if_alone():
     model, image = small(), image_of() * jnp.asarray([1.0, 0.1]).reshape(2, 1, 1, 1, 1)
-    variables = model.init(jax.random.key(0), image)
+    variables = random_variables(model, image)
     alone = [model.apply(variables, image[i : i + 1])[0] for i in range(2)]
     np.testing.assert_allclose(model.apply(variables, image), np.stack(alone), atol=1e-4)
 
 
 def test_bfloat16_gives_float32_logits():
     model, image = small(compute=Compute(jnp.bfloat16)), image_of()
-    variables = model.init(jax.random.key(0), image)
+    variables = random_variables(model, image)
     assert model.apply(variables, image).dtype == jnp.float32
 
 

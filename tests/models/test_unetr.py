@@ -13,6 +13,7 @@ from maemem.models.layers import Compute
 from maemem.models.mae import MaskedAutoencoder
 from maemem.models.unetr import Unetr, skips
 from maemem.models.variants import ENCODERS
+from tests.models.parameters import random_variables
 
 # Of the encoder and of the whole, with patches 1×16×16, the article's channels and 3 outputs.
 PARAMETERS = {"base": (85_253_376, 153_972_195), "large": (382_863_744, 454_728_291)}
@@ -27,7 +28,7 @@ def small(depth=4, **options) -> Unetr:
 
 
 def image_of(crop_zyx=CROP, batch=2):
-    return jax.random.uniform(jax.random.key(0), (batch, *crop_zyx, 1), minval=-1)
+    return jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (batch, *crop_zyx, 1)), jnp.float32)
 
 
 def article(variant, crop_zyx=(6, 96, 96)):
@@ -137,7 +138,7 @@ def test_skips(depth, levels, expected):
 @pytest.mark.parametrize("scan", [False, True])
 def test_the_decoder_sees_four_depths_of_the_encoder(scan):
     model, image = small(depth=8, compute=Compute(scan=scan)), image_of()
-    variables = model.init(jax.random.key(0), image)
+    variables = random_variables(model, image)
 
     def energy(moves):
         def move(encode, args, kwargs, context):
@@ -159,14 +160,14 @@ def slopes_of(model, variables, image):
 
 def test_every_parameter_matters():
     model, image = small(rotary=True), image_of()
-    slopes = slopes_of(model, model.init(jax.random.key(0), image), image)
+    slopes = slopes_of(model, random_variables(model, image), image)
     assert all(jnp.abs(leaf).max() > 0 for leaf in jax.tree.leaves(slopes))
 
 
 def test_folding_changes_neither_logits_nor_gradients():
     plain, folded = small(), small(compute=Compute(convolution="folded"))
     image = image_of()
-    variables = plain.init(jax.random.key(0), image)
+    variables = random_variables(plain, image)
     for function in (lambda m: m.apply(variables, image), lambda m: slopes_of(m, variables, image)):
         pair = jax.tree.leaves(function(folded)), jax.tree.leaves(function(plain))
         for ours, expected in zip(*pair, strict=True):
@@ -175,7 +176,7 @@ def test_folding_changes_neither_logits_nor_gradients():
 
 def test_scan_and_remat_change_no_logits():
     plain, image = small(), image_of()
-    variables = plain.init(jax.random.key(0), image)
+    variables = random_variables(plain, image)
     expected = plain.apply(variables, image)
     stacked = jax.tree.map(lambda x: x, variables)
     blocks = stacked["params"]["encoder"]["transformer"]
@@ -187,7 +188,7 @@ def test_scan_and_remat_change_no_logits():
 
 def test_bfloat16_gives_float32_logits():
     model, image = small(compute=Compute(jnp.bfloat16)), image_of()
-    variables = model.init(jax.random.key(0), image)
+    variables = random_variables(model, image)
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
     logits = model.apply(variables, image)
     assert logits.dtype == jnp.float32

@@ -199,7 +199,7 @@ def test_a_non_finite_loss_stops_the_run(tmp_path):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ({"data__train__tissue__path": "nowhere.zarr"}, "nowhere.zarr"),
+        ({"data__train__unlabelled__path": "nowhere.zarr"}, "nowhere.zarr"),
         ({"data__crop_zyx": "(4,33,32)"}, "not divisible by patch 1x8x8 along y"),
         ({"data__crop_zyx": "(16,32,32)"}, "smaller than the crop 16x32x32"),
         ({"pretrain__masking__ratio": 1.5}, "masking ratio 1.5"),
@@ -211,11 +211,11 @@ def test_a_non_finite_loss_stops_the_run(tmp_path):
         ({"data__intensity_range": "(5.,5.)"}, "a lower and a higher intensity"),
         ({"pretrain__accumulation": 0}, "pretrain.accumulation is 0"),
         ({"pretrain__eval_crops": 0}, "pretrain.eval_crops is 0"),
-        ({"data__train__tissue__path": ""}, "has no path"),
+        ({"data__train__unlabelled__path": ""}, "has no path"),
         ({"model__dtype": "float8"}, "'float8' is unknown"),
         ({"stages": "('finish',)"}, "unknown stages"),
         (
-            {"data__validation__tissue__path": "synthetic:?shape_zyx=12,64,64&seed=0"},
+            {"data__validation__labelled__path": "synthetic:?shape_zyx=12,64,64&seed=0"},
             "'train' and 'validation' share voxels",
         ),
     ],

@@ -1,0 +1,175 @@
+"""From an encoder to scores: all stages in one run, and what they refuse."""
+
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+
+from maemem.blockwise.store import open_prediction, read_labels
+from maemem.stages import evaluate, finetune, predict, segment
+from maemem.training.checkpoint import read_parameters
+from tests import runs
+
+ALL = "('pretrain','finetune','predict','segment','evaluate','report')"
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run of all stages, and what it printed."""
+    workdir = tmp_path_factory.mktemp("whole run")
+    return workdir, runs.run(workdir, stages=ALL)
+
+
+@pytest.fixture
+def workdir(whole, tmp_path):
+    """A copy of it, to do harm to."""
+    return shutil.copytree(whole[0], tmp_path / "copy")
+
+
+@pytest.mark.slow
+def test_all_stages_leave_their_results_and_the_report_is_named(whole):
+    workdir, printed = whole
+    assert f"report: {workdir}/report/index.html" in printed.splitlines()[-1]
+    assert "parameters of the encoder matched, none missing" in printed
+    for name in ("validation", "test"):
+        stored = open_prediction(workdir / "predict" / name / "labelled.zarr")
+        assert stored.channels == ("z-1", "y-1", "x-1")
+        assert stored.region.shape_zyx == (8, 64, 64)
+        for method in ("", ".fragments", ".intensity"):
+            labels = read_labels(workdir / "segment" / name / f"labelled{method}.zarr")
+            assert labels.shape == (8, 64, 64)
+    scores = json.loads((workdir / "evaluate" / "scores.json").read_text())
+    own = scores["sets"]["test"]["labelled"]
+    assert own["baselines"].keys() == {"fragments", "intensity"}
+    assert 0 <= own["adapted_rand"] <= 1
+    timings = json.loads((workdir / "timings.json").read_text())
+    assert list(timings) == ["pretrain", "finetune", "predict", "segment", "evaluate", "report"]
+    page = (workdir / "report" / "index.html").read_text()
+    assert f"{own['adapted_rand']:.3f}" in page
+    rows = [
+        json.loads(line)
+        for line in (workdir / "finetune" / "metrics.jsonl").read_text().splitlines()
+    ]
+    assert [row["step"] for row in rows] == [1, 2, 3, 4]
+    assert [row["step"] for row in rows if "eval_loss" in row] == [2, 4]
+
+
+@pytest.mark.slow
+def test_what_tuning_chose_is_the_best_that_it_tried(whole):
+    tuned = json.loads((whole[0] / "segment" / "tuned.json").read_text())
+    tried = tuned["tried"]["network"]
+    assert len(tried) == 2 * 2 * 8
+    best = min(tried, key=lambda row: row["cost"])
+    assert tuned["costs"]["network"] == best["cost"]
+    assert {**tuned["thresholds"]["network"], "cost": best["cost"]} == best
+
+
+@pytest.mark.slow
+def test_other_thresholds_than_the_frozen_ones_are_refused(workdir):
+    path = workdir / "segment" / "tuned.json"
+    tuned = json.loads(path.read_text())
+    tuned["thresholds"]["network"]["threshold"] = 0.123
+    path.write_text(json.dumps(tuned))
+    before = (workdir / "evaluate" / "scores.json").read_text()
+    with pytest.raises(ValueError, match="made with other thresholds than those in segment/tuned"):
+        segment.run(runs.config(), workdir)
+    with pytest.raises(ValueError, match="the test set is scored once"):
+        evaluate.run(runs.config(), workdir)
+    (workdir / "evaluate" / "scores.json").unlink()
+    with pytest.raises(ValueError, match="made with other thresholds than those in segment/tuned"):
+        evaluate.run(runs.config(), workdir)
+    assert before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seen", ["segment", "evaluate"])
+def test_tuning_again_after_the_test_set_was_seen_is_refused(workdir, seen):
+    (workdir / "segment" / "tuned.json").unlink()
+    other = {"segment": workdir / "evaluate", "evaluate": workdir / "segment" / "test"}[seen]
+    shutil.rmtree(other)
+    with pytest.raises(ValueError, match="tuning again after having seen the test set"):
+        segment.run(runs.config(), workdir)
+    assert not (workdir / "segment" / "tuned.json").exists()
+
+
+@pytest.mark.slow
+def test_scoring_without_thresholds_names_the_stage_to_run(workdir):
+    (workdir / "segment" / "tuned.json").unlink()
+    with pytest.raises(FileNotFoundError, match="run the stage segment first"):
+        evaluate.run(runs.config(), workdir)
+
+
+@pytest.mark.slow
+def test_a_second_run_keeps_everything(workdir):
+    files = ("segment/tuned.json", "evaluate/scores.json")
+    before = [(workdir / name).read_text() for name in files]
+    for stage in (predict, segment, evaluate):
+        stage.run(runs.config(), workdir)
+    assert [(workdir / name).read_text() for name in files] == before
+
+
+@pytest.mark.slow
+def test_arms_differ_in_the_start_of_the_encoder_and_in_nothing_else(whole, tmp_path):
+    """The first step has a learning rate of 0, so its checkpoint holds what the run began with."""
+    encoder = str(whole[0])
+    for arm, path in (("scratch", ""), ("pretrained", encoder)):
+        config = runs.config(finetune__encoder=path, finetune__steps=2)
+        finetune.run(config, tmp_path / arm)
+    scratch, _ = read_parameters(
+        tmp_path / "scratch" / "finetune" / "checkpoints" / "1", "finetune"
+    )
+    other, _ = read_parameters(
+        tmp_path / "pretrained" / "finetune" / "checkpoints" / "1", "finetune"
+    )
+    source, _ = read_parameters(whole[0], "pretrain")
+    assert_same(other["encoder"], source["encoder"])
+    with pytest.raises(AssertionError):
+        assert_same(scratch["encoder"], source["encoder"])
+    assert scratch.keys() == other.keys()
+    for name in scratch.keys() - {"encoder"}:
+        assert_same(scratch[name], other[name])
+    rows = [
+        [json.loads(line) for line in path.read_text().splitlines()]
+        for path in sorted(tmp_path.glob("*/finetune/metrics.jsonl"))
+    ]
+    rates = [[row["learning_rate"] for row in arm] for arm in rows]
+    assert rates[0] == rates[1]
+
+
+@pytest.mark.slow
+def test_a_frozen_encoder_stays_as_it_was_pre_trained(whole, tmp_path):
+    config = runs.config(
+        finetune__encoder=str(whole[0]), finetune__freeze_encoder=True, finetune__steps=2
+    )
+    finetune.run(config, tmp_path)
+    trained, _ = read_parameters(tmp_path, "finetune")
+    source, _ = read_parameters(whole[0], "pretrain")
+    assert_same(trained["encoder"], source["encoder"])
+    start, _ = read_parameters(tmp_path / "finetune" / "checkpoints" / "1", "finetune")
+    with pytest.raises(AssertionError):
+        assert_same(trained["head"], start["head"])
+
+
+def test_a_volume_without_labels_cannot_be_learnt_from(tmp_path):
+    config = runs.config(data__train__labelled__labels="")
+    with pytest.raises(ValueError, match=re.escape("no volume of data.train has labels")):
+        finetune.run(config, tmp_path)
+
+
+def test_labels_of_another_shape_are_refused(tmp_path):
+    other = "synthetic:?shape_zyx=8,64,64&seed=2&show=neurites"
+    config = runs.config(data__train__labelled__labels=other)
+    with pytest.raises(ValueError, match="have shape zyx 8x64x64, and their volume .* 12x64x64"):
+        finetune.run(config, tmp_path)
+
+
+def assert_same(a, b):
+    """The same parameters, bit for bit."""
+    if isinstance(a, dict):
+        assert a.keys() == b.keys()
+        for name in a:
+            assert_same(a[name], b[name])
+    else:
+        np.testing.assert_array_equal(a, b)
