@@ -282,8 +282,8 @@ def _segmentation(method: str, grid: dict[str, tuple], select_by: str) -> Config
             "grid": grid,  # All combinations are tried on the validation set.
             "smallest": 128,  # Objects of fewer voxels are removed.
             "select_by": select_by,  # Or "voi", "ap50", "ap75" or "dice".
-            # Segmented beside the network's, tuned in the same way: "fragments" and "intensity"
-            # (affinities made of the raw grey values) of waterz.
+            # Segmented and scored beside it: "fragments", which waterz put it together from, and
+            # "intensity", affinities made of the raw grey values, tuned in the same way.
             "baselines": (),
         }
     )

@@ -1,6 +1,7 @@
 """Every config can be built, and its networks fit its crops."""
 
 import dataclasses
+import itertools
 import runpy
 
 import jax
@@ -70,23 +71,23 @@ def test_fine_tuning_takes_the_encoder_of_its_pre_training(name):
 
 
 def test_no_config_trains_on_what_it_tests():
-    def ranges(region):
-        return [
-            tuple(int(n or d) for n, d in zip(part.split(":"), (0, 10**6), strict=True))
-            for part in (region or ":,:,:").replace(" ", "").split(",")
-        ]
-
     for name, variant in VARIANTS:
         data = build(name, variant).data
-        sets = [
-            [(v.path, v.region) for v in data[s].values()] for s in ("train", "validation", "test")
-        ]
-        for i, first in enumerate(sets):
-            for second in sets[i + 1 :]:
-                for (path, region), (other, region_b) in ((a, b) for a in first for b in second):
-                    pairs = zip(ranges(region), ranges(region_b), strict=True)
-                    apart = any(a[1] <= b[0] or b[1] <= a[0] for a, b in pairs)
-                    assert path != other or apart, (name, path, region, region_b)
+        sets = [[v for v in data[s].values() if v.path] for s in ("train", "validation", "test")]
+        for first, second in itertools.combinations(sets, 2):
+            for a, b in itertools.product(first, second):
+                assert a.path != b.path or apart(a.region, b.region), (name, a.region, b.region)
+
+
+def apart(region_a, region_b):
+    """Whether two regions of one volume share no voxel."""
+    pairs = zip(ranges(region_a), ranges(region_b), strict=True)
+    return any(a[1] <= b[0] or b[1] <= a[0] for a, b in pairs)
+
+
+def ranges(region):
+    parts = (part.strip().split(":") for part in (region or ":,:,:").split(","))
+    return [(int(start or 0), int(stop or 10**6)) for start, stop in parts]
 
 
 def test_the_config_has_every_field_of_augmentation_with_its_default():

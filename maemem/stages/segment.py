@@ -57,8 +57,7 @@ def run(config: Config, workdir: pathlib.Path) -> None:
     check_alone("segment")
     folder = workdir / "segment"
     folder.mkdir(parents=True, exist_ok=True)
-    for method in methods(config):
-        check_grid(*_grid(config, method))
+    check_grid(config.segment.method, config.segment.grid.to_dict())
     path = folder / "tuned.json"
     if not path.exists():
         refuse_retuning(workdir)
@@ -102,12 +101,9 @@ def refuse_retuning(workdir: pathlib.Path) -> None:
             )
 
 
-def _grid(config: Config, method: str) -> tuple[str, dict[str, Any]]:
-    """The decoder of a method, and the thresholds to try."""
-    grid = config.segment.grid.to_dict()
-    if method == "fragments":
-        return "fragments", {name: grid[name] for name in ("low", "high")}
-    return config.segment.method, grid
+def _decoder(config: Config, method: str) -> str:
+    """What decodes a method; affinities of the image are decoded as the network's are."""
+    return "fragments" if method == "fragments" else config.segment.method
 
 
 def _settings(config: Config) -> dict[str, Any]:
@@ -130,6 +126,10 @@ def _tune(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
         )
     record = {"select_by": config.segment.select_by, "thresholds": {}, "costs": {}, "tried": {}}
     for method in methods(config):
+        if method == "fragments":  # Those that the network's segmentation was put together from.
+            chosen = record["thresholds"][NETWORK]
+            record["thresholds"][method] = {name: chosen[name] for name in ("low", "high")}
+            continue
         costs: dict[str, list[float]] = {}
         for volume, entry in labelled.items():
             for thresholds, cost in _costs(config, workdir, volume, entry, method):
@@ -146,7 +146,7 @@ def _tune(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
 def _costs(
     config: Config, workdir: pathlib.Path, volume: str, entry: Config, method: str
 ) -> Iterator[tuple[Thresholds, float]]:
-    decoder, grid = _grid(config, method)
+    decoder, grid = _decoder(config, method), config.segment.grid.to_dict()
     truth, box = read_truth(config, workdir, entry)
     prediction, region = _input(config, workdir, "validation", volume, entry, method)
     z, y, x = (-n for n in region.start_zyx)
@@ -217,7 +217,7 @@ def _segment(
         log.info("%s is there already, with the same thresholds; it is kept", path)
         return
     prediction, region = _input(config, workdir, name, volume, entry, method)
-    labels = decode(_grid(config, method)[0], prediction, thresholds, **_settings(config))
+    labels = decode(_decoder(config, method), prediction, thresholds, **_settings(config))
     write_labels(
         path,
         labels,

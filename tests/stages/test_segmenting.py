@@ -63,7 +63,9 @@ def test_what_tuning_chose_is_the_best_that_it_tried(whole):
     assert len(tried) == 2 * 2 * 8
     best = min(tried, key=lambda row: row["cost"])
     assert tuned["costs"]["network"] == best["cost"]
-    assert {**tuned["thresholds"]["network"], "cost": best["cost"]} == best
+    chosen = tuned["thresholds"]["network"]
+    assert {**chosen, "cost": best["cost"]} == best
+    assert tuned["thresholds"]["fragments"] == {name: chosen[name] for name in ("low", "high")}
 
 
 @pytest.mark.slow
@@ -161,7 +163,7 @@ def test_a_volume_without_labels_cannot_be_learnt_from(tmp_path):
 def test_labels_of_another_shape_are_refused(tmp_path):
     other = "synthetic:?shape_zyx=8,64,64&seed=2&show=neurites"
     config = runs.config(data__train__labelled__labels=other)
-    with pytest.raises(ValueError, match="have shape zyx 8x64x64, and their volume .* 12x64x64"):
+    with pytest.raises(ValueError, match=r"have shape zyx 8x64x64, and their volume .* 12x64x64"):
         finetune.run(config, tmp_path)
 
 

@@ -47,5 +47,5 @@ def test_another_depth_is_an_error(lacking):
     deep, shallow = network(), network()
     deep["encoder"]["transformer"]["block_01"] = deep["encoder"]["transformer"]["block_00"]
     pair = (deep, shallow) if lacking == "given" else (shallow, deep)
-    with pytest.raises(ValueError, match="is another one: .*block_01/norm/scale"):
+    with pytest.raises(ValueError, match=r"is another one: .*block_01/norm/scale"):
         transfer_encoder(*pair, "there")
