@@ -59,7 +59,7 @@ def main(argv: list[str]) -> None:
         images = jax.random.uniform(jax.random.key(0), shape, minval=-1)
         labels = jax.random.randint(jax.random.key(1), shape, -1, 50)
         for name, kind in {"all": settings, **kinds(settings)}.items():
-            row = {"crops": format_zyx(shape), "kind": name}
+            row: dict[str, Any] = {"crops": format_zyx(shape), "kind": name}
             for way, run in {"vectorised": augment_batch, "mapped": mapped}.items():
                 row[way] = milliseconds(run, kind, images, labels)
             print(json.dumps(row))

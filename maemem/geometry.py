@@ -152,7 +152,7 @@ class View:
 def views(axes: Sequence[Zyx] = ((0, 1, 2), (0, 2, 1))) -> list[View]:
     """All views that permute axes in one of these ways and flip any; the plain one comes first."""
     flips = itertools.product((False, True), repeat=3)
-    return [View(order, flip) for flip in flips for order in axes]
+    return [View(order, (z, y, x)) for z, y, x in flips for order in axes]
 
 
 def alike_axes(*sizes_zyx: Sequence[float]) -> list[Zyx]:

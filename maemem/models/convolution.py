@@ -1,7 +1,6 @@
 """3-D convolutions and the blocks that segmenters are built of."""
 
 import math
-from typing import Literal
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -9,7 +8,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from maemem.geometry import Zyx, format_zyx
-from maemem.models.layers import Compute
+from maemem.models.layers import Compute, ConvolutionForm
 from maemem.models.patches import unpatchify
 
 Volume = Float[Array, "b z y x c"]
@@ -22,7 +21,7 @@ _GROUP = 8
 _FEW = 16
 
 
-def convolve(volume: Volume, kernel: Kernel, form: Literal["xla", "folded"]) -> Convolved:
+def convolve(volume: Volume, kernel: Kernel, form: ConvolutionForm) -> Convolved:
     """A 3 × 3 × 3 convolution; outside of the volume are zeros.
 
     Args:

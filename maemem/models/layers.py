@@ -13,6 +13,7 @@ from maemem.models.position import rotate
 # About what a processor's second and third level cache hold.
 _CACHE_BYTES = 8 << 20
 
+ConvolutionForm = Literal["xla", "folded"]
 Tokens = Float[Array, "b n d"]
 Heads = Float[Array, "b n h d"]
 CropHeads = Float[Array, "n h d"]
@@ -38,7 +39,7 @@ class Compute:
     remat: bool = False
     scan: bool = False
     attention: Literal["xla", "cudnn", "sequential"] = "xla"
-    convolution: Literal["xla", "folded"] = "xla"
+    convolution: ConvolutionForm = "xla"
 
 
 def dense(features: int, compute: Compute, name: str | None = None) -> nn.Dense:

@@ -85,7 +85,7 @@ class Segmentation:
 
     def loss(self, params: PyTree, batch: Crops, keys: Key[Array, " b"]) -> Float[Array, ""]:
         """What a training step minimises; each crop is augmented by its own key."""
-        image, labels = scale_intensities(batch.image, self.intensity_range), batch.labels
+        image, labels = self._arrays(batch)
         if self.augmentation is not None:
             image, labels = augment_batch(self.augmentation, keys, image, labels)
         return self.target.loss(self.logits(params, image[..., None]), labels).mean()
@@ -96,9 +96,9 @@ class Segmentation:
         `eval_agreement` is the mean over channels of (sensitivity + specificity) / 2 at a
         probability of one half, so 0.5 is chance, whatever the classes' shares.
         """
-        image = scale_intensities(batch.image, self.intensity_range)[..., None]
-        logits = self.logits(params, image)
-        targets, known = self.target.targets(batch.labels)
+        image, labels = self._arrays(batch)
+        logits = self.logits(params, image[..., None])
+        targets, known = self.target.targets(labels)
         said, true = self.target.activate(logits) > 0.5, targets > 0.5
 
         def share(of: Bool[Array, "b z y x c"], among: Bool[Array, "b z y x c"]):
@@ -107,6 +107,11 @@ class Segmentation:
 
         agreement = (share(said, true) + share(~said, ~true)) / 2
         return {
-            "eval_loss": self.target.loss(logits, batch.labels),
+            "eval_loss": self.target.loss(logits, labels),
             "eval_agreement": agreement.mean(-1),
         }
+
+    def _arrays(self, batch: Crops) -> tuple[Float[Array, "b z y x"], Int[Array, "b z y x"]]:
+        """What a batch shows, scaled, and its labels."""
+        image = scale_intensities(jnp.asarray(batch.image), self.intensity_range)
+        return image, jnp.asarray(batch.labels)

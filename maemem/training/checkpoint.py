@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import pathlib
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import jax
 import numpy as np
@@ -42,7 +42,8 @@ def read_parameters(path: pathlib.Path, stage: str) -> tuple[PyTree, pathlib.Pat
     item = (checkpoint / "default").absolute()
     try:
         reader = ocp.PyTreeCheckpointer()
-        tree = reader.metadata(item).item_metadata.tree
+        metadata: Any = reader.metadata(item)
+        tree = metadata.item_metadata.tree
         part = "params" if tree.get("ema") is None else "ema"
         like = {part: jax.tree.map(lambda _: 0, tree[part])}
         kinds = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), like)

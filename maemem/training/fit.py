@@ -27,11 +27,11 @@ log = logging.getLogger(__name__)
 class Objective(Protocol):
     """What a network is trained to do; see `maemem.objectives`."""
 
-    def init(self, key: Key[Array, ""], crop_zyx: Zyx) -> PyTree:
+    def init(self, key: Key[Array, ""], crop_zyx: Zyx, /) -> PyTree:
         """The network's first parameters, float32."""
         ...
 
-    def loss(self, params: PyTree, batch: PyTree, keys: Key[Array, " b"]) -> Float[Array, ""]:
+    def loss(self, params: PyTree, batch: PyTree, keys: Key[Array, " b"], /) -> Float[Array, ""]:
         """The mean loss of a batch; what is random comes from each crop's own key."""
         ...
 
@@ -129,4 +129,4 @@ def _started(state: TrainState, start: Callable[[PyTree], PyTree]) -> TrainState
     """A first state from other parameters; its average, if it has one, begins with them, too."""
     params = start(state.params)
     ema = None if state.ema is None else jax.tree.map(lambda leaf: leaf.copy(), params)
-    return state.replace(params=params, ema=ema)
+    return TrainState(state.step, params, ema, state.opt_state)

@@ -84,12 +84,7 @@ def _is_kernel(params: PyTree) -> PyTree:
 
 def _scaled(scales: Callable[[PyTree], PyTree]) -> optax.GradientTransformation:
     """Multiplies every update by its scale."""
-
-    def update(updates: PyTree, state: optax.EmptyState, params: PyTree = None):
-        del params
-        return jax.tree.map(jnp.multiply, updates, scales(updates)), state
-
-    return optax.GradientTransformation(lambda _: optax.EmptyState(), update)
+    return optax.stateless(lambda updates, _: jax.tree.map(jnp.multiply, updates, scales(updates)))
 
 
 def frozen_scales(params: PyTree) -> PyTree:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import jax
 import numpy as np
@@ -28,8 +29,8 @@ def transfer_encoder(params: PyTree, source: PyTree, origin: str) -> PyTree:
     Raises:
       ValueError: if nothing matches, or something of the encoder is missing or of another shape.
     """
-    wanted = traverse_util.flatten_dict(params, sep="/")
-    given = traverse_util.flatten_dict(source, sep="/")
+    wanted: dict[str, Any] = traverse_util.flatten_dict(params, sep="/")
+    given: dict[str, Any] = traverse_util.flatten_dict(source, sep="/")
     encoder = [name for name in wanted if name.startswith("encoder/")]
     matched = [name for name in encoder if name in given]
     missing = [name for name in encoder if name not in given]

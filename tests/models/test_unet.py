@@ -49,7 +49,9 @@ def test_every_parameter_matters_and_folding_changes_nothing():
     variables = random_variables(plain, image)
 
     def run(model):
-        energy = lambda v: jnp.sin(model.apply(v, image)).sum()  # noqa: E731
+        def energy(variables):
+            return jnp.sin(model.apply(variables, image)).sum()
+
         return jax.tree.leaves(jax.jit(jax.value_and_grad(energy))(variables))
 
     expected = run(plain)
