@@ -56,8 +56,11 @@ def open_dataset(
     if not path:
         raise ValueError("a volume of the config has no path; name a store, a file or synthetic:")
     if path.startswith(_SYNTHETIC):
-        path = _synthetic(path, cache)
-    elif "://" not in path:
+        store = _synthetic(path, cache)
+        volume = open_volume(store, voxel_size_nm=voxel_size_nm, region=region, context=context)
+        # What tissue it is, not where it is kept: a workdir may be moved.
+        return dataclasses.replace(volume, source=path)
+    if "://" not in path:
         path = os.path.join(os.path.expanduser(root), os.path.expanduser(path))
     if not is_foreign(path):
         return open_volume(path, voxel_size_nm=voxel_size_nm, region=region, context=context)
