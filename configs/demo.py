@@ -37,14 +37,14 @@ def get_config():
     config.pretrain.eval_every = 250
     config.pretrain.eval_crops = 64
     config.pretrain.checkpoint_every = 250
-    config.finetune.steps = 200
+    config.finetune.steps = 150
     config.finetune.batch_size = 4
     config.finetune.optimizer = adamw(2e-3, 20, 0.05)
     config.finetune.optimizer.clip_norm = 1.0
     config.finetune.log_every = 10
     config.finetune.eval_every = 50
     config.finetune.eval_crops = 16
-    config.finetune.checkpoint_every = 100
+    config.finetune.checkpoint_every = 50
     config.predict.views = "one"
     config.segment.baselines = ("fragments", "intensity")
     return config

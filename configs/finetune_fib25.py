@@ -6,6 +6,10 @@
 Fine-tunes the encoder of `pretrain_fib25.py` to affinities (without `--config.finetune.encoder`:
 from scratch) on sections 0 to 119 of DATA/fib25/train-input.tif, tunes the thresholds on sections
 120 to 169, and scores sections 180 to 249.
+
+Cost and score: 16 minutes on two cores, 11 of them training. Test, one seed: adapted Rand error
+0.333 (from scratch 0.380), VOI split 1.06 and merge 1.44 (0.95 and 1.67). A watershed of the raw
+intensities, tuned in the same way, scores 0.277, and VOI 2.85 and 0.66.
 """
 
 from maemem.config import adamw, isotropic_augmentation, segmenting, transformer, volume

@@ -24,7 +24,7 @@ def skips(depth: int, levels: int) -> list[tuple[int, int]]:
 
     Returns:
       For each its block, counted from 1, and the level that it joins: the deeper, the coarser. It
-      is never the finest, which is the image's own.
+      is never the finest, which is the image's own; so a decoder of one level takes none.
     """
     return [(max(1, round(depth * k / 4)), max(1, levels - (4 - k))) for k in (1, 2, 3)]
 

@@ -106,11 +106,12 @@ def _decoder(config: Config, method: str) -> str:
     return "fragments" if method == "fragments" else config.segment.method
 
 
-def _settings(config: Config) -> dict[str, Any]:
+def _settings(config: Config, method: str) -> dict[str, Any]:
     what = target(config.objective)
     offsets = what.offsets_zyx if isinstance(what, Affinity) else ()
     return {
-        "smallest": config.segment.smallest,
+        # Fragments are what they are; most are small.
+        "smallest": 0 if method == "fragments" else config.segment.smallest,
         "sectionwise": config.segment.sectionwise,
         "offsets_zyx": offsets,
     }
@@ -152,7 +153,7 @@ def _costs(
     z, y, x = (-n for n in region.start_zyx)
     inside = box.moved((z, y, x)).slices
     total = math.prod(map(len, grid.values()))
-    found = candidates(decoder, prediction, grid, **_settings(config))
+    found = candidates(decoder, prediction, grid, **_settings(config, method))
     with progress_bar(total, 0, "combination") as bar:
         for thresholds, labels in found:
             scores = score_all(
@@ -217,7 +218,7 @@ def _segment(
         log.info("%s is there already, with the same thresholds; it is kept", path)
         return
     prediction, region = _input(config, workdir, name, volume, entry, method)
-    labels = decode(_decoder(config, method), prediction, thresholds, **_settings(config))
+    labels = decode(_decoder(config, method), prediction, thresholds, **_settings(config, method))
     write_labels(
         path,
         labels,
