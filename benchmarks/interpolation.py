@@ -28,7 +28,9 @@ from scipy.interpolate import LinearNDInterpolator, NearestNDInterpolator
 from skimage.measure import block_reduce
 from tqdm import tqdm
 
-from maemem.build import EVAL_SEED, open_mix, reconstruction
+from maemem.build.networks import reconstruction
+from maemem.build.trainings import EVAL_SEED
+from maemem.build.volumes import open_mix
 from maemem.data.pipeline import crop_reader
 from maemem.geometry import Zyx
 from maemem.models.patches import patchify

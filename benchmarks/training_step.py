@@ -30,7 +30,8 @@ import numpy as np
 from absl import app, flags
 from ml_collections import config_flags
 
-from maemem.build import optimizer_settings, reconstruction
+from maemem.build.networks import reconstruction
+from maemem.build.trainings import optimizer_settings
 from maemem.config import Config
 from maemem.geometry import format_zyx
 from maemem.models.layers import Compute

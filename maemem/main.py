@@ -33,7 +33,7 @@ def main(argv: list[str]) -> None:
     from maemem.stages import evaluate, finetune, predict, pretrain, report, segment
     from maemem.training.loop import NonFiniteLoss
     from maemem.training.mesh import join_cluster, on_first_process
-    from maemem.workdir import claim_workdir, timed
+    from maemem.workdir import cache_compilations, claim_workdir, timed
 
     modules = (pretrain, finetune, predict, segment, evaluate, report)
     stages = {module.__name__.split(".")[-1]: module.run for module in modules}
@@ -44,6 +44,7 @@ def main(argv: list[str]) -> None:
             raise ValueError(f"unknown stages {unknown}; choose from {list(stages)}")
         join_cluster()
         on_first_process(lambda: claim_workdir(config, workdir, stages))
+        cache_compilations(workdir)
         for name in config.stages:
             log.info("stage %s, in %s", name, workdir)
             with timed(name, workdir):

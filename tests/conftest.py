@@ -12,6 +12,12 @@ install_import_hook(["maemem.models", "maemem.objectives"], "beartype.beartype")
 REPOSITORY = pathlib.Path(__file__).parents[1]
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Lets all tests, and the runs that they start, share what XLA compiled."""
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(config.cache.mkdir("compiled")))
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+
+
 @pytest.fixture(scope="session")
 def repository() -> pathlib.Path:
     """The checkout that is tested."""

@@ -10,6 +10,9 @@ import runpy
 import subprocess
 import sys
 
+import numpy as np
+from orbax import checkpoint as ocp
+
 from maemem.config import Config
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
@@ -110,7 +113,26 @@ def run(workdir: pathlib.Path, *, status: int = 0, devices: int = 1, **overrides
     return output
 
 
-def metrics(workdir: pathlib.Path) -> list[dict[str, float]]:
-    """The rows of the run's metrics."""
-    lines = (workdir / "pretrain" / "metrics.jsonl").read_text().splitlines()
+def metrics(workdir: pathlib.Path, stage: str = "pretrain") -> list[dict[str, float]]:
+    """The rows of a training's metrics."""
+    lines = (workdir / stage / "metrics.jsonl").read_text().splitlines()
     return [json.loads(line) for line in lines]
+
+
+def parameters(
+    workdir: pathlib.Path, step: int = 12, stage: str = "pretrain"
+) -> dict[str, np.ndarray]:
+    """All arrays of a checkpoint, as read from disk."""
+    path = workdir / stage / "checkpoints" / str(step) / "default"
+    state = ocp.StandardCheckpointer().restore(path.absolute())
+    return {
+        "/".join(map(str, path)): np.asarray(leaf)
+        for path, leaf in ocp.tree.to_flat_dict(state).items()
+    }
+
+
+def assert_same_arrays(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> None:
+    """Bit for bit."""
+    assert a.keys() == b.keys()
+    for name in a:
+        np.testing.assert_array_equal(a[name], b[name], err_msg=name)

@@ -7,14 +7,9 @@ import runpy
 import jax
 import pytest
 
-from maemem.build import (
-    optimizer_settings,
-    reconstruction,
-    segmentation,
-)
-from maemem.build import (
-    test_time_views as views_of,
-)
+from maemem.build.networks import reconstruction, segmentation
+from maemem.build.networks import test_time_views as views_of
+from maemem.build.trainings import optimizer_settings
 from maemem.checks import check_pretraining, check_segmentation
 from maemem.config import affinity, augmentation, bcd, markers, mutex, segmenting, waterz
 from maemem.data.augment import Augmentation

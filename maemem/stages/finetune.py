@@ -15,15 +15,9 @@ from jax.sharding import Mesh
 from jaxtyping import PyTree
 
 from maemem import pictures
-from maemem.build import (
-    EVAL_SEED,
-    Mix,
-    check_batches,
-    open_labelled_mix,
-    read_batches,
-    segmentation,
-    training,
-)
+from maemem.build.networks import segmentation
+from maemem.build.trainings import EVAL_SEED, check_batches, read_batches, training
+from maemem.build.volumes import Mix, open_labelled_mix
 from maemem.checks import check_segmentation
 from maemem.config import WORKDIR, Config
 from maemem.data.crops import check_disjoint

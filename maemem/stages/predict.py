@@ -17,7 +17,8 @@ from jaxtyping import PyTree
 
 from maemem.blockwise.predict import predict_volume
 from maemem.blockwise.tta import average_over_views, share_known
-from maemem.build import open_raw, segmentation, test_time_views
+from maemem.build.networks import segmentation, test_time_views
+from maemem.build.volumes import open_raw
 from maemem.checks import check_segmentation
 from maemem.config import WORKDIR, Config
 from maemem.data.volumes import Volume

@@ -13,15 +13,9 @@ import numpy as np
 from jax.sharding import Mesh
 
 from maemem import pictures
-from maemem.build import (
-    EVAL_SEED,
-    Mix,
-    check_batches,
-    open_mix,
-    read_batches,
-    reconstruction,
-    training,
-)
+from maemem.build.networks import reconstruction
+from maemem.build.trainings import EVAL_SEED, check_batches, read_batches, training
+from maemem.build.volumes import Mix, open_mix
 from maemem.checks import check_pretraining
 from maemem.config import Config
 from maemem.data.crops import check_disjoint

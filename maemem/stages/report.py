@@ -19,7 +19,7 @@ import numpy as np
 
 from maemem import pictures
 from maemem.blockwise.store import open_labels, open_prediction, read_prediction
-from maemem.build import open_raw
+from maemem.build.volumes import open_raw
 from maemem.config import Config
 from maemem.data.formats import VoxelSize
 from maemem.geometry import Box

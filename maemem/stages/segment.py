@@ -21,8 +21,9 @@ import numpy as np
 import tensorstore as ts
 
 from maemem.blockwise.store import open_labels, open_prediction, read_prediction, write_labels
-from maemem.build import open_labels as open_truth
-from maemem.build import open_raw, target
+from maemem.build.networks import target
+from maemem.build.volumes import open_labels as open_truth
+from maemem.build.volumes import open_raw
 from maemem.checks import check_segmentation
 from maemem.config import Config
 from maemem.data.ledger import write_durably

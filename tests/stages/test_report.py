@@ -10,7 +10,7 @@ import pytest
 from maemem import pictures
 from maemem.blockwise.predict import predict_volume
 from maemem.blockwise.store import read_labels, write_labels
-from maemem.build import open_raw
+from maemem.build.volumes import open_raw
 from maemem.config import Config, everything, volume
 from maemem.geometry import Box
 from maemem.stages import report

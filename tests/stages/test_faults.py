@@ -1,0 +1,175 @@
+"""Runs that are killed, stopped or damaged: they end as if nothing had been, or say why not."""
+
+import random
+import re
+import shutil
+import signal
+import time
+
+import numpy as np
+import pytest
+
+from tests import runs
+
+# Long enough to be caught in the midst of it.
+LONG = {
+    "pretrain": {"pretrain__steps": 120, "pretrain__eval_every": 40},
+    "finetune": {
+        "stages": "('finetune',)",
+        "finetune__encoder": "",
+        "finetune__steps": 120,
+        "finetune__eval_every": 40,
+        "finetune__checkpoint_every": 4,
+    },
+}
+
+
+def rows_written(workdir, stage="pretrain") -> int:
+    path = workdir / stage / "metrics.jsonl"
+    return path.read_text().count("\n") if path.exists() else 0
+
+
+def wait_for_rows(process, workdir, count, stage="pretrain"):
+    """Returns once a run has written so many rows, while it goes on."""
+    deadline = time.monotonic() + 120
+    while rows_written(workdir, stage) < count:
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """A long run of a stage that nobody disturbs, made when first asked for."""
+    made = {}
+
+    def find(stage):
+        if stage not in made:
+            made[stage] = tmp_path_factory.mktemp(f"long {stage}")
+            runs.run(made[stage], **LONG[stage])
+        return made[stage]
+
+    return find
+
+
+def assert_same_run(workdir, other, stage="pretrain"):
+    """The same parameters, bit for bit, and the same rows, each step once."""
+    runs.assert_same_arrays(
+        runs.parameters(workdir, 120, stage), runs.parameters(other, 120, stage)
+    )
+    names = ("step", "loss", "learning_rate", "gradient_norm", "eval_masked_mse", "eval_loss")
+    ours, theirs = (
+        [{name: row[name] for name in names if name in row} for row in runs.metrics(folder, stage)]
+        for folder in (workdir, other)
+    )
+    assert ours == theirs
+    assert [row["step"] for row in ours] == list(range(1, 121))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", LONG)
+def test_killed_at_random_it_ends_the_same(undisturbed, tmp_path, stage):
+    """SIGKILL three times in the midst of training; each time it goes on from a checkpoint."""
+    draw = random.Random(time.time_ns())
+    for first, last in ((5, 40), (45, 80), (85, 110)):
+        process = runs.start(tmp_path, **LONG[stage])
+        wait_for_rows(process, tmp_path, draw.randint(first, last), stage)
+        process.kill()
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL
+        assert rows_written(tmp_path, stage) < 120
+    output = runs.run(tmp_path, **LONG[stage])
+    resumed = int(re.search(r"training from step (\d+) to 120", output)[1])
+    assert 76 <= resumed < 120
+    assert_same_run(tmp_path, undisturbed(stage), stage)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_asked_to_stop_it_saves_first_and_goes_on_later(undisturbed, tmp_path, number):
+    process = runs.start(tmp_path, **LONG["pretrain"])
+    wait_for_rows(process, tmp_path, 10)
+    process.send_signal(number)
+    if number == signal.SIGTERM:  # Some schedulers say it twice.
+        process.send_signal(number)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 128 + number, output
+    last = runs.metrics(tmp_path)[-1]["step"]
+    assert last < 120
+    assert f"saved step {last}" in output
+    assert f"training from step {last} to 120" in runs.run(tmp_path, **LONG["pretrain"])
+    assert_same_run(tmp_path, undisturbed("pretrain"))
+
+
+def test_two_runs_in_one_workdir_are_refused(tmp_path):
+    process = runs.start(tmp_path, **LONG["pretrain"])
+    wait_for_rows(process, tmp_path, 1)
+    output = runs.run(tmp_path, status=1, **LONG["pretrain"])
+    process.kill()
+    process.communicate()
+    assert "another process works in" in output
+    assert "Traceback" not in output
+
+
+def test_a_truncated_checkpoint_falls_back_to_the_one_before(pretrained, tmp_path):
+    shutil.copytree(pretrained, tmp_path, dirs_exist_ok=True)
+    newest = tmp_path / "pretrain" / "checkpoints" / "12"
+    for path in newest.rglob("*"):
+        if path.is_file() and path.stat().st_size > 1000:
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    output = runs.run(tmp_path)
+    assert "checkpoint of step 12 cannot be read" in output
+    assert "falling back to the checkpoint of step 8" in output
+    runs.assert_same_arrays(runs.parameters(pretrained), runs.parameters(tmp_path))
+    assert [row["step"] for row in runs.metrics(tmp_path)] == list(range(1, 13))
+    assert any((tmp_path / "pretrain" / "damaged").iterdir())
+
+
+def test_unreadable_checkpoints_stay_where_they_are(pretrained, tmp_path):
+    """Nothing that can be read is worth more than a fresh start over what may yet be mended."""
+    shutil.copytree(pretrained, tmp_path, dirs_exist_ok=True)
+    folder = tmp_path / "pretrain" / "checkpoints"
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"")
+    output = runs.run(tmp_path, status=1)
+    assert "none of the checkpoints" in output
+    assert sorted(int(p.name) for p in folder.iterdir()) == [4, 8, 12]
+    assert [row["step"] for row in runs.metrics(tmp_path)] == list(range(1, 13))
+
+
+def test_a_non_finite_loss_stops_the_run(tmp_path):
+    output = runs.run(
+        tmp_path,
+        status=1,
+        pretrain__optimizer__learning_rate=1e30,
+        pretrain__optimizer__clip_norm=0.0,
+        pretrain__checkpoint_every=1,
+    )
+    (step,) = re.findall(r"step (\d+) is not finite: .*learning_rate 3.333e\+29", output)
+    (good,) = re.findall(r"The last good checkpoint is step (\d+) in", output)
+    assert int(good) == int(step) - 1
+    saved = [int(p.name) for p in (tmp_path / "pretrain" / "checkpoints").iterdir()]
+    assert max(saved) == int(good)
+    norm = np.sqrt(
+        sum(np.square(x.astype(float)).sum() for x in runs.parameters(tmp_path, int(good)).values())
+    )
+    assert norm < 1e4
+
+
+@pytest.mark.slow
+def test_scan_remat_and_ema_train(tmp_path):
+    """The options that change how a state looks, saved and resumed."""
+    options = LONG["pretrain"] | {
+        "model__scan": True,
+        "runtime__remat": True,
+        "pretrain__ema_decay": 0.9,
+        "model__encoder__depth": 2,
+    }
+    runs.run(tmp_path / "whole", **options)
+    process = runs.start(tmp_path / "killed", **options)
+    wait_for_rows(process, tmp_path / "killed", 60)
+    process.kill()
+    process.communicate()
+    assert rows_written(tmp_path / "killed") < 120
+    assert "training from step 0 " not in runs.run(tmp_path / "killed", **options)
+    assert_same_run(tmp_path / "killed", tmp_path / "whole")
