@@ -193,7 +193,7 @@ def _add_segmentation(config: Config) -> None:
 
     config.predict = ConfigDict()
     config.predict.network = WORKDIR  # A fine-tuning workdir, or a checkpoint of it.
-    config.predict.window_zyx = config.data.get_ref("crop_zyx")
+    config.predict.window_zyx = config.data.get_oneway_ref("crop_zyx")
     config.predict.stride_zyx = (3, 48, 48)
     config.predict.batch_size = 16  # Windows at once.
     config.predict.views = "flips"  # Averaged over: "one", "flips" (4), "turns" (8), "all".

@@ -35,7 +35,7 @@ def cache_compilations(workdir: pathlib.Path) -> None:
     JAX's own variables come first: `JAX_COMPILATION_CACHE_DIR` names a folder for all runs, and
     `JAX_ENABLE_COMPILATION_CACHE=false` keeps nothing.
     """
-    if not jax.config.jax_compilation_cache_dir:
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         folder = workdir / "cache" / "compiled"
         jax.config.update("jax_compilation_cache_dir", str(folder.absolute()))
     # By default JAX leaves out what compiled in under a second: the sum of it is most of a start.

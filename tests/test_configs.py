@@ -24,6 +24,7 @@ VARIANTS = [
     ("pretrain_volume", "isotropic"),
     *(("finetune_snemi", variant) for variant in ("bcd", "large", "bcd,large")),
     ("finetune_vnc", "neurites"),
+    *(("finetune_volume", v) for v in ("isotropic", "mitochondria", "isotropic,mitochondria")),
     ("finetune_mitoem", "large"),
     ("finetune_corpus_callosum", "base"),
 ]
@@ -46,7 +47,7 @@ def test_config_builds_its_networks(name, variant):
         check_segmentation(config)
         optimizer_settings(config.finetune.optimizer, config.finetune.steps)
         objectives.append(segmentation(config, (10.0, 10.0, 10.0)))
-        assert all(volumes[name].labels for volumes in [config.data.test] for name in volumes)
+        assert all(entry.labels for entry in config.data.test.values() if entry.path)
     assert objectives
     for objective in objectives:
         init = jax.eval_shape(lambda key, o=objective: o.init(key, config.data.crop_zyx), key)
@@ -56,7 +57,7 @@ def test_config_builds_its_networks(name, variant):
     assert all(volumes and all(v.weight > 0 for v in volumes.values()) for volumes in sets)
 
 
-@pytest.mark.parametrize("name", ["snemi", "fib25", "vnc"])
+@pytest.mark.parametrize("name", ["snemi", "fib25", "vnc", "volume"])
 def test_fine_tuning_takes_the_encoder_of_its_pre_training(name):
     before, after = build(f"pretrain_{name}", None), build(f"finetune_{name}", None)
     for config in (before, after):
@@ -83,6 +84,22 @@ def apart(region_a, region_b):
 def ranges(region):
     parts = (part.strip().split(":") for part in (region or ":,:,:").split(","))
     return [(int(start or 0), int(stop or 10**6)) for start, stop in parts]
+
+
+def test_a_window_of_its_own_leaves_the_crop_alone():
+    config = segmenting()
+    config.data.crop_zyx = (8, 64, 64)
+    assert config.predict.window_zyx == (8, 64, 64)
+    config.predict.window_zyx = (4, 128, 128)
+    assert config.data.crop_zyx == (8, 64, 64)
+
+
+def test_sets_of_ones_own_volume_are_of_it_unless_told_otherwise():
+    data = build("finetune_volume", None).data
+    data.train.volume.path, data.train.volume.labels = "mine.zarr", "ids.zarr"
+    data.test.volume.labels = ""
+    assert data.validation.volume.path == data.test.volume.path == "mine.zarr"
+    assert data.validation.volume.labels == data.train.volume.labels == "ids.zarr"
 
 
 def test_the_config_has_every_field_of_augmentation_with_its_default():
