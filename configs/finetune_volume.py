@@ -1,0 +1,53 @@
+"""Segments a volume of your own, from the encoder of `pretrain_volume.py` and the labels of a part.
+
+    python -m maemem.main --config=configs/finetune_volume.py --workdir=runs/mine_neurites \\
+        --config.finetune.encoder=runs/mine \\
+        --config.data.train.volume.path=mine.zarr \\
+        --config.data.train.volume.labels=mine_labels.zarr \\
+        --config.data.train.volume.region='0:80, :, :' \\
+        --config.data.validation.volume.region='80:100, :, :' \\
+        --config.data.test.volume.region='110:150, :, :'
+
+Learns from the labels in the first region, tunes the thresholds in the second, and segments and
+scores the third. Labels are ids, 0 is background; they are as large as the volume, and what nobody
+labelled has an id of its own: `--config.data.train.volume.unlabelled=255`. The other two sets take
+path, labels, that id and the voxel size from the first, unless they are told otherwise; a test
+region without labels (`--config.data.test.volume.labels=`) is segmented and not scored.
+
+The defaults learn affinities of neurites in sections, with the article's recipe (Cheng et al. 2023).
+`configs/finetune_volume.py:mitochondria` learns their mask and contour instead, `:isotropic` goes
+with `pretrain_volume.py:isotropic`, and `:isotropic,mitochondria` is both.
+"""
+
+from maemem.config import bcd, isotropic_augmentation, markers, segmenting, volume
+
+
+def get_config(variant: str = ""):
+    """The config; `variant` may name `isotropic` and `mitochondria`, comma-separated."""
+    chosen = [name for name in variant.split(",") if name]
+    if set(chosen) - {"isotropic", "mitochondria"}:
+        raise ValueError(
+            f"variant {variant!r} is unknown; choose from isotropic, mitochondria, or both, as in "
+            f"isotropic,mitochondria"
+        )
+    config = segmenting()
+    config.data.train.volume = volume("")
+    for name in ("validation", "test"):
+        config.data[name].volume = volume("")
+        for field in ("path", "labels", "unlabelled", "voxel_size_nm"):
+            config.data[name].volume[field] = config.data.train.volume.get_oneway_ref(field)
+    config.model.rotary = True
+    if "isotropic" in chosen:
+        config.data.crop_zyx = (48, 48, 48)
+        config.model.patch_zyx = (8, 8, 8)
+        config.model.channels = (64, 128, 256)
+        config.finetune.augmentation = isotropic_augmentation()
+        config.predict.stride_zyx = (24, 24, 24)
+    if "mitochondria" in chosen:
+        config.objective = bcd(distance=False)
+        config.finetune.min_foreground = 0.02
+        config.segment = markers(distance=False)
+        config.segment.select_by = "ap75"
+    else:
+        config.segment.baselines = ("fragments", "intensity")
+    return config
