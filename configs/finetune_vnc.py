@@ -26,14 +26,15 @@ def get_config(tissue: str = "mitochondria"):
     config.model.encoder = transformer(192, 8, 6)
     config.model.rotary = True
     config.model.channels = (8, 16, 32, 64)
-    config.finetune.steps = 600
-    config.finetune.batch_size = 8
+    config.finetune.steps = 500
+    config.finetune.batch_size = 4
     config.finetune.optimizer = adamw(1e-3, 50, 0.05)
     config.finetune.optimizer.clip_norm = 1.0
     config.finetune.log_every = 10
     config.finetune.eval_every = 100
     config.finetune.eval_crops = 32
     config.finetune.checkpoint_every = 100
+    config.predict.stride_zyx = (3, 64, 64)
     config.predict.views = "one"
     if tissue == "mitochondria":
         config.objective = bcd(distance=False)
