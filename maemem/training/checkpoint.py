@@ -41,13 +41,13 @@ def read_parameters(path: pathlib.Path, stage: str) -> tuple[PyTree, pathlib.Pat
         )
     item = (checkpoint / "default").absolute()
     try:
-        reader = ocp.PyTreeCheckpointer()
-        metadata: Any = reader.metadata(item)
-        tree = metadata.item_metadata.tree
+        # Asked of the handler: the checkpointer would warn that a step's item has no step's record.
+        handler: Any = ocp.PyTreeCheckpointHandler()
+        tree = handler.metadata(item).tree
         part = "params" if tree.get("ema") is None else "ema"
         like = {part: jax.tree.map(lambda _: 0, tree[part])}
         kinds = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), like)
-        restored = reader.restore(
+        restored = ocp.PyTreeCheckpointer().restore(
             item, args=ocp.args.PyTreeRestore(like, restore_args=kinds, partial_restore=True)
         )
     except Exception as error:  # Whatever a damaged file makes Orbax raise.
