@@ -1,4 +1,4 @@
-"""The durable record of a conversion under way, kept inside the folder that it writes.
+"""The durable record of work on a volume under way, kept inside the folder that it writes.
 
 What is recorded as finished is on disk, whenever the process or the machine stops.
 """
@@ -23,7 +23,7 @@ def _record(partial: Path) -> Path:
 
 @contextlib.contextmanager
 def held(partial: Path, target: Path, *, wait: bool) -> Iterator[None]:
-    """Holds a partial conversion for this process alone; the system lets go if it is killed.
+    """Holds a partial result for this process alone; the system lets go if it is killed.
 
     Args:
       partial: its folder; made if need be.
@@ -41,14 +41,14 @@ def held(partial: Path, target: Path, *, wait: bool) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             raise ValueError(
-                f"another process is converting to {target} now; wait for it to finish"
+                f"another process is writing {target} now; wait for it to finish"
             ) from None
         refuse_existing(target)
         yield
 
 
 def claim(partial: Path, wanted: dict[str, Any]) -> None:
-    """Records what a new partial conversion is of, or compares it with what an old one is of.
+    """Records what a new partial result is of, or compares it with what an old one is of.
 
     Raises:
       ValueError: if they differ; it names the differences. If the folder is something else.
@@ -58,7 +58,7 @@ def claim(partial: Path, wanted: dict[str, Any]) -> None:
         others = [entry.name for entry in partial.iterdir() if entry != _record(partial)]
         if others:
             raise ValueError(
-                f"{partial} holds {others[0]}, and no record of a conversion; delete this folder"
+                f"{partial} holds {others[0]}, and no record of what was begun; delete this folder"
             )
         write_durably(identity, json.dumps(wanted, indent=1))
         return
@@ -97,7 +97,7 @@ def appending(partial: Path) -> Iterator[Callable[[str], None]]:
 
 
 def publish(partial: Path, target: Path) -> None:
-    """Gives a whole conversion its name, and drops its record."""
+    """Gives a whole result its name, and drops its record."""
     os.rename(partial, target)
     _sync_folder(target.parent)
     shutil.rmtree(_record(target))

@@ -216,7 +216,7 @@ def test_second_conversion_to_the_same_output_is_refused(tmp_path):
     lock.parent.mkdir(parents=True)
     with lock.open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
-        with pytest.raises(ValueError, match="another process is converting"):
+        with pytest.raises(ValueError, match="another process is writing"):
             convert(str(tmp_path / "a.npy"), str(tmp_path / "a.zarr"), voxel_size_nm=SIZE)
     check(tmp_path / "a.npy", tmp_path / "a.zarr", values(SHAPE))
 
