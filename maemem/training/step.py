@@ -155,8 +155,8 @@ def make_train_step(
         metrics = {
             "loss": value,
             "learning_rate": jnp.asarray(schedule(state.step)),
-            "gradient_norm": optax.global_norm(gradient),
-            "parameter_norm": optax.global_norm(params),
+            "gradient_norm": optax.tree.norm(gradient),
+            "parameter_norm": optax.tree.norm(params),
         }
         return TrainState(state.step + 1, params, ema, opt_state), metrics
 
