@@ -7,7 +7,8 @@ Runs, one after the other, for every seed: `pretrained` (from the encoder), `scr
 the encoder's start differs) and, if asked for by `--arms`, `frozen` (the pre-trained encoder is
 kept as it is) and `unet` (a residual 3-D U-Net with the same channels, from scratch). Each is an
 ordinary run of the config, in a workdir of its own; so whatever is finished is kept, and the same
-command goes on where it was stopped. Ends with WORKDIR/arms.json and WORKDIR/arms.md.
+command goes on where it was stopped. Ends with WORKDIR/arms.json, WORKDIR/arms.md, the table, and
+WORKDIR/arms.png, how each arm learnt.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import sys
 from typing import Any
 
 from absl import app, flags
+from matplotlib.figure import Figure
 
 _CONFIG = flags.DEFINE_string("config", None, "The config of the fine-tuning.", required=True)
 _ENCODER = flags.DEFINE_string("encoder", "", "The pre-training workdir, or a checkpoint.")
@@ -63,6 +65,7 @@ def main(argv: list[str]) -> None:
             subprocess.run(command, check=True)
             rows += scored(folder, arm, seed)
             write(workdir, rows)
+    draw_learning(workdir)
     print(table(rows))
 
 
@@ -96,6 +99,25 @@ def table(rows: list[dict[str, Any]]) -> str:
             cells.append(f"{statistics.mean(values):.3f} ({each})")
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def draw_learning(workdir: pathlib.Path) -> None:
+    """Draws the held-out loss and agreement of every run against the step, an arm in one colour."""
+    figure = Figure(figsize=(9, 3.5), layout="constrained")
+    names = ("eval_loss", "eval_agreement")
+    colours: dict[str, str] = {}
+    for axis, name in zip(figure.subplots(1, 2), names, strict=True):
+        for path in sorted(workdir.glob("*-*/finetune/metrics.jsonl")):
+            arm = path.parts[-3].rsplit("-", 1)[0]
+            label = None if arm in colours or name != names[0] else arm
+            colour = colours.setdefault(arm, f"C{len(colours)}")
+            rows = [json.loads(line) for line in path.read_text().splitlines()]
+            points = [(row["step"], row[name]) for row in rows if name in row]
+            axis.plot(*zip(*points, strict=True), ".-", color=colour, label=label)
+        axis.set(xlabel="step", ylabel=name.replace("_", " "))
+        axis.grid(alpha=0.3)
+    figure.legend(loc="outside upper center", ncols=len(colours))
+    figure.savefig(workdir / "arms.png", dpi=110)
 
 
 def write(workdir: pathlib.Path, rows: list[dict[str, Any]]) -> None:
