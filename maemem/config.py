@@ -213,7 +213,8 @@ def affinity() -> Config:
             "kind": "affinity",
             "offsets": "nearest",  # Or "lee": nine long-range ones beside them, as auxiliary.
             "remove_borders": False,  # Voxels at a border between two ids become background.
-            "erosion": 0,  # Voxels, in plane, by which every body is eroded.
+            "erosion": 0,  # Voxels by which every body is eroded.
+            "in_plane": True,  # These two look at a section alone; False: for isotropic voxels.
             "bce": 1.0,  # Weights of the two losses.
             "dice": 0.5,
         }

@@ -32,8 +32,9 @@ class Affinity:
       bce: weight of the class-balanced cross-entropy.
       dice: weight of the soft Dice loss.
       long_range_weight: weight of a channel other than the six nearest neighbours', which have 1.
-      erosion: voxels to take off each instance in plane, see `labels.erode`.
+      erosion: voxels to take off each instance, see `labels.erode`.
       remove_borders: whether touching instances are parted first, see `labels.remove_borders`.
+      in_plane: whether these two look at a section alone, or, of isotropic voxels, all around.
     """
 
     offsets_zyx: tuple[Zyx, ...] = NEAREST
@@ -42,6 +43,7 @@ class Affinity:
     long_range_weight: float = 1.0
     erosion: int = 0
     remove_borders: bool = False
+    in_plane: bool = True
 
     def __post_init__(self) -> None:
         edges = [frozenset({offset, _opposite(offset)}) for offset in self.offsets_zyx]
@@ -73,9 +75,9 @@ class Affinity:
         where an end is unlabelled or outside of the crop; the affinity is 0 there.
         """
         if self.remove_borders:
-            labels = remove_borders(labels)
+            labels = remove_borders(labels, self.in_plane)
         if self.erosion:
-            labels = erode(labels, self.erosion)
+            labels = erode(labels, self.erosion, self.in_plane)
         ends = jnp.stack(
             [neighbour(labels, offset, UNLABELLED) for offset in self.offsets_zyx], axis=-1
         )
@@ -104,7 +106,8 @@ class Affinity:
     def admits(self, view: View) -> bool:
         """Whether `undo` can turn back what was predicted in this view."""
         # What is done to labels in plane is done to other voxels where other planes are sections.
-        turns = view.axes_zyx[0] == 0 or not (self.remove_borders or self.erosion)
+        flat = self.in_plane and (self.remove_borders or self.erosion > 0)
+        turns = view.axes_zyx[0] == 0 or not flat
         return turns and all(
             {turned, _opposite(turned)} & set(self.offsets_zyx)
             for turned in map(view.offset, self.offsets_zyx)

@@ -32,40 +32,48 @@ def window(
     radius: int,
     reduce: Callable[[Array, Array], Array],
     fill: int,
+    in_plane: bool = True,
 ) -> Shaped[Array, "b z y x"]:
-    """Reduces the in-plane square of 2 radius + 1 voxels around each voxel.
+    """Reduces the square of 2 radius + 1 voxels around each voxel in its section, or the cube.
 
     Args:
       array: the values.
       radius: in voxels; 0 leaves the array as it is.
       reduce: joins two arrays, such as `jnp.maximum`.
       fill: what stands beyond the crop's sides: the reduction's neutral value.
+      in_plane: the square; otherwise the cube.
     """
-    reach = range(-radius, radius + 1)
-    for offsets in ([(0, step, 0) for step in reach], [(0, 0, step) for step in reach]):
+    directions = ((0, 1, 0), (0, 0, 1)) if in_plane else ((1, 0, 0), (0, 1, 0), (0, 0, 1))
+    for z, y, x in directions:
+        offsets = [(step * z, step * y, step * x) for step in range(-radius, radius + 1)]
         array = functools.reduce(reduce, [neighbour(array, offset, fill) for offset in offsets])
     return array
 
 
-def remove_borders(labels: Int32[Array, "b z y x"]) -> Int32[Array, "b z y x"]:
-    """Makes background of instance voxels with two ids in their in-plane 3×3 window.
+def remove_borders(
+    labels: Int32[Array, "b z y x"], in_plane: bool = True
+) -> Int32[Array, "b z y x"]:
+    """Makes background of instance voxels with two ids in their 3×3 window, or 3×3×3.
 
-    It opens a gap where touching instances leave none (Lee et al. 2017). Background and unlabelled
-    are no ids.
+    It opens a gap where touching instances leave none (Lee et al. 2017, in plane). Background and
+    unlabelled are no ids.
     """
-    highest = window(labels, 1, jnp.maximum, UNLABELLED)
-    lowest = window(jnp.where(labels > 0, labels, _NO_ID), 1, jnp.minimum, _NO_ID)
+    highest = window(labels, 1, jnp.maximum, UNLABELLED, in_plane)
+    ids = jnp.where(labels > 0, labels, _NO_ID)
+    lowest = window(ids, 1, jnp.minimum, _NO_ID, in_plane)
     return jnp.where((labels > 0) & (highest != lowest), 0, labels)
 
 
-def erode(labels: Int32[Array, "b z y x"], radius: int) -> Int32[Array, "b z y x"]:
-    """Takes so many voxels in plane off each instance where it meets another or background.
+def erode(
+    labels: Int32[Array, "b z y x"], radius: int, in_plane: bool = True
+) -> Int32[Array, "b z y x"]:
+    """Takes so many voxels off each instance where it meets another or background.
 
     Unlabelled voxels and the crop's sides take nothing off.
     """
-    highest = window(labels, radius, jnp.maximum, UNLABELLED)
+    highest = window(labels, radius, jnp.maximum, UNLABELLED, in_plane)
     labelled = jnp.where(labels == UNLABELLED, _NO_ID, labels)
-    lowest = window(labelled, radius, jnp.minimum, _NO_ID)
+    lowest = window(labelled, radius, jnp.minimum, _NO_ID, in_plane)
     return jnp.where((labels > 0) & (highest != lowest), 0, labels)
 
 

@@ -18,7 +18,8 @@ SHAPE = (2, 3, 5, 6)
 crops = hnp.arrays(np.int32, SHAPE, elements=st.integers(-1, 3))
 DIAGONAL = ((-1, -1, 0), (0, -1, 1), (0, 0, -2))
 
-parted, eroded = jax.jit(remove_borders), jax.jit(erode, static_argnums=1)
+parted = jax.jit(remove_borders, static_argnums=1)
+eroded = jax.jit(erode, static_argnums=(1, 2))
 targets = jax.jit(Affinity.targets, static_argnums=0)
 loss = jax.jit(Affinity.loss, static_argnums=0)
 lee_gradient = jax.jit(jax.value_and_grad(lambda x, labels: Affinity(LEE).loss(x, labels).sum()))
@@ -44,14 +45,17 @@ def slow_targets(labels, offsets):
     return same, known
 
 
-def slow_zero(labels, radius, clears):
+def slow_zero(labels, radius, in_plane, clears):
     """Zeroes an instance voxel if its id and a label in its window satisfy `clears`."""
     cleared = labels.copy()
-    for b, z, y, x in np.ndindex(labels.shape):
-        section = labels[b, z]
-        window = section[max(0, y - radius) : y + radius + 1, max(0, x - radius) : x + radius + 1]
-        if section[y, x] > 0 and any(clears(section[y, x], other) for other in window.ravel()):
-            cleared[b, z, y, x] = 0
+    for b, *place in np.ndindex(labels.shape):
+        reach = (0 if in_plane else radius, radius, radius)
+        starts = [max(0, at - r) for at, r in zip(place, reach, strict=True)]
+        stops = [at + r + 1 for at, r in zip(place, reach, strict=True)]
+        window = labels[(b, *map(slice, starts, stops))]
+        own = labels[(b, *place)]
+        if own > 0 and any(clears(own, other) for other in window.ravel()):
+            cleared[(b, *place)] = 0
     return cleared
 
 
@@ -86,12 +90,12 @@ def test_borders_and_erosion_by_hand():
 
 
 @some
-@given(crops, st.integers(0, 2))
-def test_borders_and_erosion_equal_the_slow_way(labels, radius):
-    expected = slow_zero(labels, 1, lambda own, other: other > 0 and other != own)
-    np.testing.assert_array_equal(parted(labels), expected)
-    expected = slow_zero(labels, radius, lambda own, other: other not in (-1, own))
-    np.testing.assert_array_equal(eroded(labels, radius), expected)
+@given(crops, st.integers(0, 2), st.booleans())
+def test_borders_and_erosion_equal_the_slow_way(labels, radius, in_plane):
+    expected = slow_zero(labels, 1, in_plane, lambda own, other: other > 0 and other != own)
+    np.testing.assert_array_equal(parted(labels, in_plane), expected)
+    expected = slow_zero(labels, radius, in_plane, lambda own, other: other not in (-1, own))
+    np.testing.assert_array_equal(eroded(labels, radius, in_plane), expected)
 
 
 @some
@@ -146,6 +150,7 @@ def test_undo_refuses_views_that_need_other_channels():
     assert [lee.admits(view) for view in ALL_VIEWS] == [v.axes_zyx[0] == 0 for v in ALL_VIEWS]
     assert Affinity().admits(turned)
     assert gaps.admits(View((0, 2, 1)))
+    assert Affinity(remove_borders=True, in_plane=False).admits(turned)
     for objective in (lee, gaps):
         prediction = jnp.ones((1, 2, 2, 2, len(objective.channels)))
         with pytest.raises(ValueError, match="use views that keep the z axis"):
