@@ -25,7 +25,7 @@ def get_config():
     config.model.encoder = transformer(192, 8, 6)
     config.model.decoder = transformer(192, 2, 6)
     config.model.rotary = True
-    config.pretrain.steps = 4_000
+    config.pretrain.steps = 2_500
     config.pretrain.batch_size = 16
     config.pretrain.masking.decoded = 64
     config.pretrain.optimizer.learning_rate = 1e-3
