@@ -7,7 +7,15 @@ import pytest
 from jaxtyping import install_import_hook
 
 # The import itself is wanted: from here on, annotations of these packages are checked when called.
-install_import_hook(["maemem.models", "maemem.objectives"], "beartype.beartype")
+_CHECKED = (
+    "models",
+    "objectives",
+    "segmentation",
+    "data.augment",
+    "data.intensities",
+    "data.warps",
+)
+install_import_hook([f"maemem.{name}" for name in _CHECKED], "beartype.beartype")
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
 
