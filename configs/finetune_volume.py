@@ -14,9 +14,9 @@ labelled has an id of its own: `--config.data.train.volume.unlabelled=255`. The 
 path, labels, that id and the voxel size from the first, unless they are told otherwise; a test
 region without labels (`--config.data.test.volume.labels=`) is segmented and not scored.
 
-The defaults learn affinities of neurites in sections, with the article's recipe (Cheng et al. 2023).
-`configs/finetune_volume.py:mitochondria` learns their mask and contour instead, `:isotropic` goes
-with `pretrain_volume.py:isotropic`, and `:isotropic,mitochondria` is both.
+The defaults learn affinities of neurites in sections, as the article does (Cheng et al. 2023).
+`configs/finetune_volume.py:mitochondria` learns mask and contour of mitochondria instead,
+`:isotropic` goes with `pretrain_volume.py:isotropic`, and `:isotropic,mitochondria` is both.
 """
 
 from maemem.config import bcd, isotropic_augmentation, markers, segmenting, volume

@@ -1,0 +1,126 @@
+"""The volumes of a config, opened and checked."""
+
+from __future__ import annotations
+
+import logging
+import pathlib
+from typing import NamedTuple
+
+import numpy as np
+
+from maemem.config import Config
+from maemem.data.crops import check_crops
+from maemem.data.datasets import open_dataset
+from maemem.data.pipeline import Labels
+from maemem.data.volumes import Volume, shared_context
+from maemem.geometry import format_zyx
+
+log = logging.getLogger(__name__)
+
+
+class Mix(NamedTuple):
+    """Volumes and their relative shares of the crops."""
+
+    volumes: list[Volume]
+    weights: list[float]
+
+
+def open_mix(config: Config, name: str, workdir: pathlib.Path) -> Mix:
+    """Opens the volumes of the set `data.NAME`, converting or making what must be in WORKDIR/cache.
+
+    Raises:
+      ValueError: if there are none, or one of them cannot serve; it names it.
+      FileNotFoundError: if a path does not exist.
+    """
+    entries = _entries(config, name).values()
+    opened = [open_raw(config, entry, workdir).cut(entry.region) for entry in entries]
+    weights = [entry.weight for entry in entries]
+    check_crops(opened, weights, config.data.crop_zyx)
+    return Mix(opened, weights)
+
+
+def open_labelled_mix(config: Config, name: str, workdir: pathlib.Path) -> tuple[Mix, list[Labels]]:
+    """Opens those volumes of the set `data.NAME` that have labels, and these.
+
+    Raises:
+      ValueError: if there are none, or one of them cannot serve; it names it.
+      FileNotFoundError: if a path does not exist.
+    """
+    entries = [entry for entry in _entries(config, name).values() if entry.labels]
+    if not entries:
+        raise ValueError(f"no volume of data.{name} has labels; name them in its field `labels`")
+    wholes = [open_raw(config, entry, workdir) for entry in entries]
+    labels = [
+        Labels(open_labels(config, entry, workdir, whole).cut(entry.region), entry.unlabelled)
+        for entry, whole in zip(entries, wholes, strict=True)
+    ]
+    opened = [whole.cut(entry.region) for entry, whole in zip(entries, wholes, strict=True)]
+    weights = [entry.weight for entry in entries]
+    check_crops(opened, weights, config.data.crop_zyx)
+    return Mix(opened, weights), labels
+
+
+def open_raw(config: Config, entry: Config, workdir: pathlib.Path) -> Volume:
+    """Opens the whole of a volume of the config.
+
+    Raises:
+      ValueError: if it cannot serve as an image.
+      FileNotFoundError: if its path does not exist.
+    """
+    volume = _open(config, entry, entry.path, workdir)
+    _check_intensities(volume, config.data.intensity_range)
+    return volume
+
+
+def open_labels(config: Config, entry: Config, workdir: pathlib.Path, raw: Volume) -> Volume:
+    """Opens the labels of a whole volume of the config.
+
+    Raises:
+      ValueError: if they are of another shape than the volume, or no ids.
+      FileNotFoundError: if their path does not exist.
+    """
+    labels = _open(config, entry, entry.labels, workdir)
+    if labels.shape_zyx != raw.shape_zyx:
+        raise ValueError(
+            f"the labels {labels.source} have shape zyx {format_zyx(labels.shape_zyx)}, and their "
+            f"volume {raw.source} has {format_zyx(raw.shape_zyx)}; expected the same"
+        )
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(f"the labels {labels.source} hold {labels.dtype}; expected whole ids")
+    return labels
+
+
+def _entries(config: Config, name: str) -> Config:
+    if not config.data[name]:
+        raise ValueError(f"the config names no volumes in data.{name}")
+    return config.data[name]
+
+
+def _open(config: Config, entry: Config, path: str, workdir: pathlib.Path) -> Volume:
+    volume = open_dataset(
+        path,
+        root=config.data.root,
+        cache=workdir / "cache",
+        voxel_size_nm=tuple(entry.voxel_size_nm) or None,
+        context=shared_context(config.runtime.cache_bytes),
+    )
+    log.info(
+        "volume %s: %s %s at %s nm",
+        *(volume.source, format_zyx(volume.shape_zyx), volume.dtype),
+        format_zyx(volume.voxel_size_nm),
+    )
+    return volume
+
+
+def _check_intensities(volume: Volume, intensity_range: tuple[float, float]) -> None:
+    """Refuses labels, and grey values that the range was not chosen for."""
+    if volume.dtype not in ("uint8", "uint16", "int16", "float32"):
+        raise ValueError(
+            f"{volume.source} holds {volume.dtype}, which no microscope gives; expected raw "
+            f"intensities of uint8, uint16, int16 or float32, not labels"
+        )
+    if volume.dtype != "uint8" and tuple(intensity_range) == (0, 255):
+        raise ValueError(
+            f"{volume.source} holds {volume.dtype}, but data.intensity_range is that of uint8; "
+            f"give the darkest and the brightest intensity of its tissue"
+        )
