@@ -66,7 +66,8 @@ def main(argv: list[str]) -> None:
             return sweep(Path(folder), crop)
         for i, (name, shape) in enumerate(SHAPES.items()):
             path = Path(folder) / f"{i}.zarr"
-            write_volume(path, shape, _zyx(_CHUNK.value), _zyx(_SHARD.value), _CODEC.value)
+            shard, tissue = _zyx(_SHARD.value), load_tissue()
+            write_volume(path, shape, _zyx(_CHUNK.value), shard, _CODEC.value, tissue)
             cache_mb = _CACHE.value * (4 if i == 0 else 1)
             print(f"\n{name}: {format_zyx(shape)} uint8, cache {cache_mb} MB, {_CODEC.value}")
             report(open_bare(path, cache_mb), crop)
@@ -87,7 +88,7 @@ def sweep(folder: Path, crop: Zyx) -> None:
     voxels = int(np.prod(shape))
     for chunk, codec in itertools.product(CHUNKS, CODECS):
         path = folder / f"{format_zyx(chunk)}.{codec}.zarr"
-        write_volume(path, shape, chunk, shard, codec)
+        write_volume(path, shape, chunk, shard, codec, load_tissue())
         size = sum(p.stat().st_size for p in path.rglob("*") if p.is_file()) / voxels
         print(f"{format_zyx(chunk)} {codec}: {size:.2f} bytes a voxel")
         for cache_mb in (1000, voxels // 4 // 10**6):
@@ -159,9 +160,10 @@ def mixing(volume: Volume, crop: Zyx, batch_size: int) -> tuple[float, float]:
     return float(within.mean()), float(following.mean())
 
 
-def write_volume(path: Path, shape: Zyx, chunk: Zyx, shard: Zyx, codec: str) -> None:
+def write_volume(
+    path: Path, shape: Zyx, chunk: Zyx, shard: Zyx, codec: str, tissue: np.ndarray
+) -> None:
     """Writes tissue as sharded zarr 3; repeats are shifted, or zstd would find them."""
-    tissue = load_tissue()
     sharding = {"chunk_shape": chunk, "codecs": [{"name": "bytes"}, *CODECS[codec]]}
     metadata = {
         "shape": shape,
@@ -183,8 +185,11 @@ def write_volume(path: Path, shape: Zyx, chunk: Zyx, shard: Zyx, codec: str) -> 
 
 def load_tissue() -> np.ndarray:
     """The stack that --tissue names, or blurred noise with a grain where there is none."""
-    if Path(_TISSUE.value).exists():
-        return tifffile.imread(_TISSUE.value)
+    return tifffile.imread(_TISSUE.value) if Path(_TISSUE.value).exists() else made_tissue()
+
+
+def made_tissue() -> np.ndarray:
+    """Blurred noise with a grain."""
     generator = np.random.default_rng(0)
     coarse = generator.normal(128, 40, (40, 64, 64)).repeat(16, axis=1).repeat(16, axis=2)
     return (coarse + generator.normal(0, 12, coarse.shape)).clip(0, 255).astype(np.uint8)

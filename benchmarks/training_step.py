@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import operator
 import resource
 import statistics
@@ -24,12 +23,12 @@ import time
 STARTED = time.perf_counter()
 
 import jax
-import jax.extend
 import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 from ml_collections import config_flags
 
+from benchmarks.operations import count_products
 from maemem.build.networks import reconstruction
 from maemem.build.trainings import optimizer_settings
 from maemem.config import Config
@@ -121,18 +120,6 @@ def product_operations(config: Config, shape: tuple[int, int, int, int]) -> int:
     crops = jax.ShapeDtypeStruct(shape, jnp.uint8)
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), shape[0]))
     return count_products(jax.make_jaxpr(jax.grad(objective.loss))(init, crops, keys).jaxpr)
-
-
-def count_products(jaxpr) -> int:
-    """Of a jaxpr without loops: 2 × the sizes of the result and of what is summed over."""
-    total = 0
-    for equation in jaxpr.eqns:
-        if equation.primitive.name == "dot_general":
-            (summed, _), _ = equation.params["dimension_numbers"]
-            operand = equation.invars[0].aval.shape
-            total += 2 * equation.outvars[0].aval.size * math.prod(operand[i] for i in summed)
-        total += sum(map(count_products, jax.extend.core.jaxprs_in_params(equation.params)))
-    return total
 
 
 def seconds(function) -> float:

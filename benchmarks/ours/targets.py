@@ -1,0 +1,29 @@
+"""Targets of labelled crops on the device; which of them are known is worked out as well."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+
+from benchmarks.labels import crops_of_cells
+from maemem.objectives.affinity import Affinity
+from maemem.objectives.bcd import Bcd
+
+LIBRARIES = ("maemem", "jax")
+
+
+def prepare(crops, shape, thickness, offsets, times):
+    labels = jax.device_put(crops_of_cells(crops, shape, thickness))
+    objective = Affinity(tuple(map(tuple, offsets))) if offsets else Bcd()
+    make = jax.jit(objective.targets)
+
+    def step():
+        for _ in range(times):
+            jax.block_until_ready(make(labels))
+
+    def facts():
+        values = np.asarray(make(labels)[0])
+        means = [float(values[..., i].mean(dtype=np.float64)) for i in range(values.shape[-1])]
+        return {"amount": times * crops, "result": means}
+
+    return step, facts

@@ -1,0 +1,49 @@
+"""What our sides of the trainings share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import PyTree
+
+from maemem.build.networks import compute
+from maemem.config import pretraining
+from maemem.training.mesh import make_mesh, place
+from maemem.training.optimizer import OptimizerSettings
+from maemem.training.step import make_train_step, state_maker
+
+LIBRARIES = ("maemem", "jax", "flax")
+# As the stages compute on this machine.
+COMPUTE = compute(pretraining())
+ADAMW = {"name": "adamw", "betas": (0.9, 0.95), "momentum": 0.0, "weight_decay": 0.05}
+SGD = {"name": "sgd", "betas": (0.0, 0.0), "momentum": 0.9, "weight_decay": 0.0}
+
+
+def training(
+    init: Callable, loss: Callable, batch: PyTree, optimizer: dict[str, Any]
+) -> tuple[Callable[[], None], int]:
+    """What does a step of training on a batch, and the number of parameters."""
+    settings = OptimizerSettings(
+        learning_rate=1e-4, warmup_steps=0, steps=10**6, clip_norm=0.0, **optimizer
+    )
+    mesh, transformation = make_mesh(), settings.transformation()
+    placed = {"mesh": mesh, "fsdp": False, "seed": 0}
+    like, make_state = state_maker(init, transformation, ema=False, **placed)
+    train_step = make_train_step(
+        loss, transformation, settings.schedule(), like, ema_decay=0.0, accumulation=1, **placed
+    )
+    state, batch = make_state(), place(batch, mesh)
+
+    def step() -> None:
+        nonlocal state
+        state = jax.block_until_ready(train_step(state, batch)[0])
+
+    return step, sum(leaf.size for leaf in jax.tree.leaves(like.params))
+
+
+def random_crops(*shape: int) -> np.ndarray:
+    """Noise, uint8."""
+    return np.random.default_rng(0).integers(0, 256, shape, np.uint8)

@@ -1,0 +1,47 @@
+"""MONAI's sliding windows over a volume, from zarr to zarr."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import pathlib
+
+import torch
+import zarr
+from monai.inferers.utils import sliding_window_inference
+
+from benchmarks.peers.training import scale
+from benchmarks.peers.unetr_monai import network
+
+LIBRARIES = ("monai", "torch", "zarr")
+
+
+def prepare(folder, size, window, stride, patch, encoder, channels, outputs, batch):
+    torch.manual_seed(0)
+    model = network(window, patch, encoder, channels, outputs).eval()
+    source = zarr.open_array(pathlib.Path(folder) / "volume.zarr", mode="r")
+    numbers = itertools.count()
+    windows = 0
+
+    def predict(crops: torch.Tensor) -> torch.Tensor:
+        nonlocal windows
+        windows += len(crops)
+        return model(crops).sigmoid()
+
+    @torch.inference_mode()
+    def step() -> None:
+        nonlocal windows
+        windows = 0
+        volume = scale(torch.from_numpy(source[:]))[None, None]
+        overlap = 1 - stride[0] / window[0]
+        found = sliding_window_inference(volume, window, batch, predict, overlap, "gaussian")
+        values = (found[0] * 255).round().byte().numpy()
+        target = pathlib.Path(folder) / f"peer{next(numbers)}.zarr"
+        chunks = (1, *(min(64, size) for _ in range(3)))
+        zarr.create_array(target, data=values, chunks=chunks)
+
+    def facts():
+        parameters = sum(p.numel() for p in model.parameters())
+        return {"amount": math.prod([size] * 3), "parameters": parameters, "windows": windows}
+
+    return step, facts

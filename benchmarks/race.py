@@ -1,0 +1,157 @@
+"""Workers that take turns at the same work, and what comes of it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import pathlib
+import statistics
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+class Side(NamedTuple):
+    """Who runs what: a Python, the module, and variables of its environment."""
+
+    python: str
+    module: str
+    environment: Mapping[str, str] | None = None
+
+
+def race(sides: Mapping[str, Side], work: Mapping[str, Any], threads: int, repeats: int) -> dict:
+    """Lets workers take turns, so that whatever else the machine does disturbs all alike.
+
+    They are prepared one after the other, so that a later one finds what an earlier one has left.
+
+    Args:
+      sides: by name.
+      work: the arguments of their `prepare`.
+      threads: of each.
+      repeats: how often each has its turn.
+
+    Returns:
+      By name: `seconds` and any other figures of all its turns, `ready_seconds` from its start to
+      the end of its first, untimed step, and what it says at its end.
+
+    Raises:
+      RuntimeError: if one of them fails.
+    """
+    with contextlib.ExitStack() as stack:
+        processes, ready = {}, {}
+        for name, side in sides.items():
+            began = time.perf_counter()
+            processes[name] = stack.enter_context(started(side, work, threads))
+            reply(processes[name])
+            ready[name] = time.perf_counter() - began
+        turns = [{name: turn(p) for name, p in processes.items()} for _ in range(repeats)]
+        return {
+            name: {
+                **{figure: [t[name][figure] for t in turns] for figure in turns[0][name]},
+                "ready_seconds": ready[name],
+                **last_words(process),
+            }
+            for name, process in processes.items()
+        }
+
+
+@contextlib.contextmanager
+def started(side: Side, work: Mapping[str, Any], threads: int) -> Iterator[subprocess.Popen]:
+    """A worker's process, which does not outlive the block."""
+    count = dict.fromkeys(
+        ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads)
+    )
+    on_cpu = {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}
+    with subprocess.Popen(
+        [side.python, "-m", "benchmarks.worker", side.module, json.dumps(work)],
+        cwd=ROOT,
+        env={**os.environ, **count, **on_cpu, **(side.environment or {})},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def turn(process: subprocess.Popen) -> dict[str, Any]:
+    """Tells a worker to do its work once."""
+    assert process.stdin is not None
+    process.stdin.write("go\n")
+    process.stdin.flush()
+    return reply(process)
+
+
+def last_words(process: subprocess.Popen) -> dict[str, Any]:
+    """What a worker says once there are no more turns."""
+    assert process.stdin is not None
+    process.stdin.close()
+    said = reply(process)
+    process.wait()
+    return said
+
+
+def reply(process: subprocess.Popen) -> dict[str, Any]:
+    """A worker's next line."""
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    if not line:
+        raise RuntimeError(f"worker stopped, see its messages: {process.args}")
+    return json.loads(line)
+
+
+def check(ours: Mapping[str, Any], peer: Mapping[str, Any], within: float | None) -> None:
+    """Checks that both sides have done the same.
+
+    Args:
+      ours: what our worker said at its end.
+      peer: what the other did.
+      within: by how much parameters may differ, of theirs; None: by any.
+
+    Raises:
+      RuntimeError: if results, parameters or amounts differ.
+    """
+    close = zip(ours.get("result", []), peer.get("result", []), strict=True)
+    if ours["amount"] != peer["amount"] or not all(math.isclose(*p, rel_tol=1e-4) for p in close):
+        raise RuntimeError(f"the sides did not do the same: {ours} and {peer}")
+    if within is not None and not math.isclose(
+        ours["parameters"], peer["parameters"], rel_tol=within
+    ):
+        raise RuntimeError(f"{ours['parameters']} parameters, and the peer {peer['parameters']}")
+
+
+def summary(raced: Mapping[str, Any]) -> dict[str, Any]:
+    """Medians, and the ratios of the peer's time to ours, turn by turn; above 1 we are faster.
+
+    Args:
+      raced: what `race` returned of `ours`, `peer` and `ceiling`.
+    """
+    ours, peer, ceiling = raced["ours"], raced["peer"], raced["ceiling"]
+    ratios = [b / a for a, b in zip(ours["seconds"], peer["seconds"], strict=True)]
+    out: dict[str, Any] = {
+        "ratio": {"median": statistics.median(ratios), "min": min(ratios), "max": max(ratios)},
+        "per_second": {
+            name: side["amount"] / statistics.median(side["seconds"])
+            for name, side in (("ours", ours), ("peer", peer))
+        },
+        "ceiling": {
+            name: statistics.median(ceiling[name]) for name in ("gflop_per_second", "gb_per_second")
+        },
+    }
+    # The operations, or the bytes, that the work takes as it is defined, whoever does it.
+    for needs, most in (("gflop", "gflop_per_second"), ("gb", "gb_per_second")):
+        if needs in ours:
+            out[f"share_of_{most}"] = {
+                name: statistics.median(
+                    ours[needs] / s / c for s, c in zip(side["seconds"], ceiling[most], strict=True)
+                )
+                for name, side in (("ours", ours), ("peer", peer))
+            }
+    return out
