@@ -17,21 +17,28 @@ ROOT = pathlib.Path(__file__).parents[1]
 
 
 class Side(NamedTuple):
-    """Who runs what: a Python, the module, and variables of its environment."""
+    """Who does what.
+
+    Attributes:
+      python: its Python.
+      module: that prepares the work, see `benchmarks.worker`.
+      work: what it is given.
+      environment: variables.
+    """
 
     python: str
     module: str
+    work: Mapping[str, Any]
     environment: Mapping[str, str] | None = None
 
 
-def race(sides: Mapping[str, Side], work: Mapping[str, Any], threads: int, repeats: int) -> dict:
+def race(sides: Mapping[str, Side], threads: int, repeats: int) -> dict[str, dict[str, Any]]:
     """Lets workers take turns, so that whatever else the machine does disturbs all alike.
 
     They are prepared one after the other, so that a later one finds what an earlier one has left.
 
     Args:
       sides: by name.
-      work: the arguments of their `prepare`.
       threads: of each.
       repeats: how often each has its turn.
 
@@ -46,13 +53,16 @@ def race(sides: Mapping[str, Side], work: Mapping[str, Any], threads: int, repea
         processes, ready = {}, {}
         for name, side in sides.items():
             began = time.perf_counter()
-            processes[name] = stack.enter_context(started(side, work, threads))
+            processes[name] = stack.enter_context(started(side, threads))
             reply(processes[name])
             ready[name] = time.perf_counter() - began
-        turns = [{name: turn(p) for name, p in processes.items()} for _ in range(repeats)]
+        turns: dict[str, list[dict[str, Any]]] = {name: [] for name in processes}
+        for _ in range(repeats):
+            for name, process in processes.items():
+                turns[name].append(turn(process))
         return {
             name: {
-                **{figure: [t[name][figure] for t in turns] for figure in turns[0][name]},
+                **columns(turns[name]),
                 "ready_seconds": ready[name],
                 **last_words(process),
             }
@@ -60,15 +70,20 @@ def race(sides: Mapping[str, Side], work: Mapping[str, Any], threads: int, repea
         }
 
 
+def columns(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
+    """Rows with the same keys as a list of each key's values."""
+    return {key: [row[key] for row in rows] for key in (rows[0] if rows else ())}
+
+
 @contextlib.contextmanager
-def started(side: Side, work: Mapping[str, Any], threads: int) -> Iterator[subprocess.Popen]:
+def started(side: Side, threads: int) -> Iterator[subprocess.Popen]:
     """A worker's process, which does not outlive the block."""
     count = dict.fromkeys(
         ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads)
     )
     on_cpu = {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}
     with subprocess.Popen(
-        [side.python, "-m", "benchmarks.worker", side.module, json.dumps(work)],
+        [side.python, "-m", "benchmarks.worker", side.module, json.dumps(side.work)],
         cwd=ROOT,
         env={**os.environ, **count, **on_cpu, **(side.environment or {})},
         stdin=subprocess.PIPE,

@@ -42,9 +42,7 @@ class Unetr(nn.Module):
             for level in range(levels)
         ]
         self.stem = nn.Sequential(block(1, channels[0] // 2), block(channels[0] // 2, channels[0]))
-        self.skips = [
-            (max(1, round(depth * k / 4)) - 1, max(1, levels - 4 + k)) for k in (1, 2, 3)
-        ]
+        self.skips = [(max(1, round(depth * k / 4)) - 1, max(1, levels - 4 + k)) for k in (1, 2, 3)]
         self.climbs = nn.ModuleList()
         beside = [channels[0]] + [0] * (levels - 1)
         for _, level in self.skips:

@@ -1,0 +1,174 @@
+"""maemem against others on the same work, side by side.
+
+    python -m benchmarks.run
+    python -m benchmarks.run mae_3d scores --repeats=15
+    python -m benchmarks.run --smoke
+
+Of every comparison (those named, or all; see `benchmarks/comparisons.py`) two processes, ours and
+the peer's, take turns at the same work, with the same number of threads, on the CPU, in float32;
+after both, what the machine can do at most is measured (`benchmarks/ceiling.py`). What counts is
+the ratio of their times, turn by turn. `cold_start` is the seconds from the start of the process
+of `mae_3d` to the end of its first step: without, and with what XLA has compiled before.
+
+Peers are installed from PyPI into `.peers`, an environment of their own, unless `--peers` names the
+Python of one. Results go to `docs/performance.json`, where those of other comparisons are kept, and
+from there into the tables of `docs/performance.md`. `--smoke` tries everything once, on tiny work,
+and writes nothing.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import pathlib
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+from typing import Any
+
+from absl import app, flags
+
+from benchmarks.comparisons import COMPARISONS, Comparison
+from benchmarks.race import ROOT, Side, check, columns, race, summary
+from benchmarks.table import tables, write
+
+_REPEATS = flags.DEFINE_integer("repeats", 7, "Turns of each side.", lower_bound=1)
+_SMOKE = flags.DEFINE_bool("smoke", False, "One turn of tiny work.")
+_THREADS = flags.DEFINE_integer("threads", 0, "Of each side; 0: as many as there are cores.")
+_PEERS = flags.DEFINE_string("peers", "", "A Python that has the peers; none: that of .peers.")
+_OUTPUT = flags.DEFINE_string("output", str(ROOT / "docs"), "Where performance.json and .md are.")
+
+_REQUIREMENTS = ROOT / "benchmarks" / "peers" / "requirements.txt"
+_CPU_WHEELS = "https://download.pytorch.org/whl/cpu"
+
+
+def main(argv: list[str]) -> None:
+    names = argv[1:] or [*COMPARISONS, "cold_start"]
+    if unknown := set(names) - {*COMPARISONS, "cold_start"}:
+        raise app.UsageError(f"{unknown} is none of {[*COMPARISONS, 'cold_start']}")
+    python = _PEERS.value or peers_python()
+    for name in names:
+        rows = cold_start(python) if name == "cold_start" else compare(name, python)
+        if not _SMOKE.value:
+            keep(name, rows)
+
+
+def compare(name: str, python: str) -> list[dict[str, Any]]:
+    """The rows of a comparison, one for each of its works."""
+    comparison, rows = COMPARISONS[name], []
+    for work_name in comparison.work:
+        with tempfile.TemporaryDirectory() as folder:
+            raced = race(sides_of(comparison, work_name, python, folder), threads(), repeats())
+        check(raced["ours"], raced["peer"], comparison.parameters_within)
+        row = {**described(name, comparison, work_name), **raced, **summary(raced)}
+        ratio = row["ratio"]
+        print(f"{work_name}: {ratio['median']:.3g} times as fast as {row['versus']}", flush=True)
+        print(f"  from {ratio['min']:.3g} to {ratio['max']:.3g}, turn by turn", flush=True)
+        rows.append(row)
+    return rows
+
+
+def cold_start(python: str) -> list[dict[str, Any]]:
+    """One row: the seconds until the first step of `mae_3d` has ended, in turns."""
+    comparison = COMPARISONS["mae_3d"]
+    (work_name,) = comparison.work
+    sides, turns, said = sides_of(comparison, work_name, python), [], {}
+    for _ in range(repeats()):
+        with tempfile.TemporaryDirectory() as cache:
+            environment = {
+                "JAX_COMPILATION_CACHE_DIR": cache,
+                "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+            }
+            cached = sides["ours"]._replace(environment=environment)
+            starts = {"empty": cached, "filled": cached, "peer": sides["peer"]}
+            said = {way: race({way: side}, threads(), 0)[way] for way, side in starts.items()}
+        turns.append({way: one["ready_seconds"] for way, one in said.items()})
+    seconds = columns(turns)
+    medians = {way: statistics.median(each) for way, each in seconds.items()}
+    print(f"{work_name}: seconds to the end of the first step {medians}", flush=True)
+    row = described("cold_start", comparison, work_name)
+    ends = {"ours": said["empty"], "peer": said["peer"]}
+    return [{**row, **ends, "ready_seconds": seconds, "median_seconds": medians}]
+
+
+def sides_of(
+    comparison: Comparison, work_name: str, python: str, folder: str = ""
+) -> dict[str, Side]:
+    """Who takes turns; our side and the peer's are given the same work."""
+    work = {**comparison.work[work_name], **(comparison.smoke if _SMOKE.value else {})}
+    if "folder" in work:
+        work["folder"] = folder
+    width, copied_mb = (256, 8) if _SMOKE.value else (2048, 512)
+    ceiling = {"width": width, "copied_mb": copied_mb, "threads": threads()}
+    return {
+        "ours": Side(sys.executable, f"benchmarks.ours.{comparison.ours}", work),
+        "peer": Side(python, f"benchmarks.peers.{comparison.peer}", work),
+        "ceiling": Side(sys.executable, "benchmarks.ceiling", ceiling),
+    }
+
+
+def described(name: str, comparison: Comparison, work_name: str) -> dict[str, Any]:
+    """What a result is of, and where and when it was measured."""
+    git = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True
+    )
+    return {
+        "name": name,
+        "work_name": work_name,
+        "versus": comparison.versus,
+        "unit": comparison.unit,
+        "machine": {"system": platform.platform(), "cpu": cpu(), "cores": os.cpu_count()},
+        "threads": threads(),
+        "repeats": repeats(),
+        "commit": git.stdout.strip(),
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+    }
+
+
+def cpu() -> str:
+    """The processor's name."""
+    information = pathlib.Path("/proc/cpuinfo")
+    lines = information.read_text().splitlines() if information.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def threads() -> int:
+    """Of each side."""
+    return _THREADS.value or len(os.sched_getaffinity(0))
+
+
+def repeats() -> int:
+    """Turns of each side."""
+    return 1 if _SMOKE.value else _REPEATS.value
+
+
+def peers_python() -> str:
+    """The Python of the peers' environment, which is made where there is none, or an older one."""
+    folder = ROOT / ".peers"
+    python, installed = folder / "bin" / "python", folder / "requirements.txt"
+    if not installed.exists() or installed.read_text() != _REQUIREMENTS.read_text():
+        subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+        # Where the index of CPU wheels can be reached they win over those that bring CUDA.
+        command = [python, "-m", "pip", "install", "-r", _REQUIREMENTS]
+        subprocess.run([*command, "--extra-index-url", _CPU_WHEELS], check=True)
+        installed.write_text(_REQUIREMENTS.read_text())
+    return str(python)
+
+
+def keep(name: str, rows: list[dict[str, Any]]) -> None:
+    """Adds rows to the results, instead of those that there were, and makes the tables anew."""
+    folder = pathlib.Path(_OUTPUT.value)
+    path = folder / "performance.json"
+    results = json.loads(path.read_text()) if path.exists() else {}
+    results[name] = rows
+    path.write_text(json.dumps(results, indent=1) + "\n")
+    ordered = {key: results[key] for key in (*COMPARISONS, "cold_start") if key in results}
+    write(folder / "performance.md", tables(ordered))
+
+
+if __name__ == "__main__":
+    app.run(main)

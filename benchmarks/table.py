@@ -1,0 +1,90 @@
+"""Results of `benchmarks.run` as tables in a page of the documentation."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+BEGIN, END = "<!-- begin: benchmarks.run -->", "<!-- end: benchmarks.run -->"
+
+
+def write(page: pathlib.Path, text: str) -> None:
+    """Puts a text between the two markers of a page and leaves the rest as it is.
+
+    Raises:
+      ValueError: if the page has not each marker once, in this order.
+    """
+    whole = page.read_text()
+    if whole.count(BEGIN) != 1 or whole.count(END) != 1 or whole.index(BEGIN) > whole.index(END):
+        raise ValueError(f"{page} must have the lines {BEGIN} and {END}, once each, in this order")
+    before, after = whole.split(BEGIN)[0], whole.split(END)[1]
+    page.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}")
+
+
+def tables(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    """Everything that was measured, as Markdown.
+
+    Args:
+      results: rows by comparison, as `benchmarks.run` makes them.
+    """
+    races = [row for name, rows in results.items() if name != "cold_start" for row in rows]
+    parts = []
+    if races:
+        parts.append(_table(_RACE, [_race(row) for row in races]))
+    if cold := results.get("cold_start"):
+        parts.append(_table(_COLD, [_cold(row) for row in cold]))
+    machines = {_machine(row): None for rows in results.values() for row in rows}
+    parts.append("\n".join(f"- {text}" for text in machines))
+    return "\n\n".join(parts)
+
+
+_RACE = (
+    *("work", "peer", "maemem, a second", "peer, a second", "times as fast (from, to)"),
+    *("peak memory, GiB", "parameters", "share of ceiling", "ceilings: GFLOP/s, GB/s"),
+)
+_COLD = ("first step of", "compiled", "from the cache", "peer")
+
+
+def _race(row: Mapping[str, Any]) -> list[str]:
+    ours, peer, ratio, ceiling = row["ours"], row["peer"], row["ratio"], row["ceiling"]
+    rates = row["per_second"]
+    shares = row.get("share_of_gflop_per_second") or row.get("share_of_gb_per_second")
+    return [
+        row["work_name"],
+        f"{row['versus']}, {_versions(peer['versions'])}",
+        *(f"{number(rates[side])} {row['unit']}" for side in ("ours", "peer")),
+        f"**{number(ratio['median'])}** ({number(ratio['min'])}, {number(ratio['max'])})",
+        f"{number(ours['peak_gib'])}, {number(peer['peak_gib'])}",
+        f"{ours['parameters']:,}, {peer['parameters']:,}" if "parameters" in ours else "",
+        f"{shares['ours']:.1%}, {shares['peer']:.1%}" if shares else "",
+        f"{number(ceiling['gflop_per_second'])}, {number(ceiling['gb_per_second'])}",
+    ]
+
+
+def _cold(row: Mapping[str, Any]) -> list[str]:
+    medians = row["median_seconds"]
+    return [row["work_name"], *(f"{medians[way]:.1f} s" for way in ("empty", "filled", "peer"))]
+
+
+def _versions(versions: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in versions.items())
+
+
+def _machine(row: Mapping[str, Any]) -> str:
+    machine = row["machine"]
+    return (
+        f"{row['name']}: {row['date']}, commit {row['commit']}, {machine['cpu']}, "
+        f"{row['threads']} of {machine['cores']} cores, {row['repeats']} turns; "
+        f"{_versions(row['ours']['versions'])}"
+    )
+
+
+def number(value: float) -> str:
+    """Three figures, and thousands apart."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
