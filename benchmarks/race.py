@@ -33,7 +33,10 @@ class Side(NamedTuple):
 
 
 def race(sides: Mapping[str, Side], threads: int, repeats: int) -> dict[str, dict[str, Any]]:
-    """Lets workers take turns, so that whatever else the machine does disturbs all alike.
+    """Lets workers take turns, so that a machine that gets slower or faster does so for all.
+
+    It does not even out what else runs: that can slow one of them far more than another; see
+    `busy_cores`.
 
     They are prepared one after the other, so that a later one finds what an earlier one has left.
 
@@ -70,6 +73,24 @@ def race(sides: Mapping[str, Side], threads: int, repeats: int) -> dict[str, dic
         }
 
 
+def busy_cores(seconds: float) -> float | None:
+    """How many cores are in use, on average over this time; None where the system does not tell."""
+    statistics_of_system = pathlib.Path("/proc/stat")
+    if not statistics_of_system.exists():
+        return None
+
+    def used() -> int:
+        user, nice, system, _, _, irq, softirq, steal = map(
+            int, statistics_of_system.read_text().split("\n")[0].split()[1:9]
+        )
+        return user + nice + system + irq + softirq + steal
+
+    before, began = used(), time.perf_counter()
+    time.sleep(seconds)
+    ticks = used() - before
+    return ticks / os.sysconf("SC_CLK_TCK") / (time.perf_counter() - began)
+
+
 def columns(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
     """Rows with the same keys as a list of each key's values."""
     return {key: [row[key] for row in rows] for key in (rows[0] if rows else ())}
@@ -81,7 +102,9 @@ def started(side: Side, threads: int) -> Iterator[subprocess.Popen]:
     count = dict.fromkeys(
         ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads)
     )
-    on_cpu = {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}
+    # Threads that spin at OpenMP's barriers take a hundred times as long where another process
+    # holds a core, and would take cores from the other side after their turn.
+    on_cpu = {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": "", "OMP_WAIT_POLICY": "PASSIVE"}
     with subprocess.Popen(
         [side.python, "-m", "benchmarks.worker", side.module, json.dumps(side.work)],
         cwd=ROOT,

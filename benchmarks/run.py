@@ -7,8 +7,11 @@
 Of every comparison (those named, or all; see `benchmarks/comparisons.py`) two processes, ours and
 the peer's, take turns at the same work, with the same number of threads, on the CPU, in float32;
 after both, what the machine can do at most is measured (`benchmarks/ceiling.py`). What counts is
-the ratio of their times, turn by turn. `cold_start` is the seconds from the start of the process
-of `mae_3d` to the end of its first step: without, and with what XLA has compiled before.
+the ratio of their times, turn by turn. It wants a quiet machine: what else runs can slow one side
+far more than the other, so every result keeps how many cores others used.
+
+`cold_start` is the seconds from the start of the process of `mae_3d` to the end of its first step:
+without, and with what XLA has compiled before.
 
 Peers are installed from PyPI into `.peers`, an environment of their own, unless `--peers` names the
 Python of one. Results go to `docs/performance.json`, where those of other comparisons are kept, and
@@ -32,8 +35,8 @@ from typing import Any
 from absl import app, flags
 
 from benchmarks.comparisons import COMPARISONS, Comparison
-from benchmarks.race import ROOT, Side, check, columns, race, summary
-from benchmarks.table import tables, write
+from benchmarks.race import ROOT, Side, busy_cores, check, columns, race, summary
+from benchmarks.table import QUIET, tables, write
 
 _REPEATS = flags.DEFINE_integer("repeats", 7, "Turns of each side.", lower_bound=1)
 _SMOKE = flags.DEFINE_bool("smoke", False, "One turn of tiny work.")
@@ -60,14 +63,12 @@ def compare(name: str, python: str) -> list[dict[str, Any]]:
     """The rows of a comparison, one for each of its works."""
     comparison, rows = COMPARISONS[name], []
     for work_name in comparison.work:
+        row, before = described(name, comparison, work_name), others()
         with tempfile.TemporaryDirectory() as folder:
             raced = race(sides_of(comparison, work_name, python, folder), threads(), repeats())
         check(raced["ours"], raced["peer"], comparison.parameters_within)
-        row = {**described(name, comparison, work_name), **raced, **summary(raced)}
-        ratio = row["ratio"]
-        print(f"{work_name}: {ratio['median']:.3g} times as fast as {row['versus']}", flush=True)
-        print(f"  from {ratio['min']:.3g} to {ratio['max']:.3g}, turn by turn", flush=True)
-        rows.append(row)
+        rows.append({**row, "others_cores": [before, others()], **raced, **summary(raced)})
+        report(rows[-1])
     return rows
 
 
@@ -75,6 +76,7 @@ def cold_start(python: str) -> list[dict[str, Any]]:
     """One row: the seconds until the first step of `mae_3d` has ended, in turns."""
     comparison = COMPARISONS["mae_3d"]
     (work_name,) = comparison.work
+    before = others()
     sides, turns, said = sides_of(comparison, work_name, python), [], {}
     for _ in range(repeats()):
         with tempfile.TemporaryDirectory() as cache:
@@ -88,10 +90,34 @@ def cold_start(python: str) -> list[dict[str, Any]]:
         turns.append({way: one["ready_seconds"] for way, one in said.items()})
     seconds = columns(turns)
     medians = {way: statistics.median(each) for way, each in seconds.items()}
-    print(f"{work_name}: seconds to the end of the first step {medians}", flush=True)
     row = described("cold_start", comparison, work_name)
     ends = {"ours": said["empty"], "peer": said["peer"]}
-    return [{**row, **ends, "ready_seconds": seconds, "median_seconds": medians}]
+    row |= {"others_cores": [before, others()], "ready_seconds": seconds}
+    row = {**row, **ends, "median_seconds": medians}
+    report(row)
+    return [row]
+
+
+def report(row: dict[str, Any]) -> None:
+    """Says what came of it, but not of tiny work, whose times mean nothing."""
+    print(f"{row['name']}, {row['work_name']}, beside {row['versus']}:")
+    if _SMOKE.value:
+        print("  runs, and nothing was measured", flush=True)
+        return
+    if "ratio" in row:
+        low, ratio, high = (row["ratio"][which] for which in ("min", "median", "max"))
+        print(f"  {ratio:.3g} times as fast, from {low:.3g} to {high:.3g} turn by turn")
+    else:
+        print(f"  seconds to the end of the first step: {row['median_seconds']}")
+    busy = [cores for cores in row["others_cores"] if cores is not None]
+    print(f"  cores that others used before and after: {busy}", flush=True)
+    if any(cores > QUIET for cores in busy):
+        print("  NOT A MEASUREMENT: other processes were busy; repeat it on a quiet machine")
+
+
+def others() -> float | None:
+    """How many cores other processes use; to be asked while no worker runs."""
+    return busy_cores(0.1 if _SMOKE.value else 2.0)
 
 
 def sides_of(

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 BEGIN, END = "<!-- begin: benchmarks.run -->", "<!-- end: benchmarks.run -->"
+# So many cores in use by others are noise; with more, a result is marked.
+QUIET = 0.2
 
 
 def write(page: pathlib.Path, text: str) -> None:
@@ -51,7 +53,7 @@ def _race(row: Mapping[str, Any]) -> list[str]:
     rates = row["per_second"]
     shares = row.get("share_of_gflop_per_second") or row.get("share_of_gb_per_second")
     return [
-        row["work_name"],
+        _name(row),
         f"{row['versus']}, {_versions(peer['versions'])}",
         *(f"{number(rates[side])} {row['unit']}" for side in ("ours", "peer")),
         f"**{number(ratio['median'])}** ({number(ratio['min'])}, {number(ratio['max'])})",
@@ -64,7 +66,12 @@ def _race(row: Mapping[str, Any]) -> list[str]:
 
 def _cold(row: Mapping[str, Any]) -> list[str]:
     medians = row["median_seconds"]
-    return [row["work_name"], *(f"{medians[way]:.1f} s" for way in ("empty", "filled", "peer"))]
+    return [_name(row), *(f"{medians[way]:.1f} s" for way in ("empty", "filled", "peer"))]
+
+
+def _name(row: Mapping[str, Any]) -> str:
+    quiet = all(cores is None or cores <= QUIET for cores in row["others_cores"])
+    return row["work_name"] if quiet else f"{row['work_name']} (**on a busy machine**)"
 
 
 def _versions(versions: Mapping[str, str]) -> str:

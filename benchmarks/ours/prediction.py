@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import pathlib
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +30,7 @@ def prepare(folder, size, window, stride, patch, encoder, channels, outputs, bat
     @jax.jit
     def predict(crops):
         logits = model.apply({"params": params}, scale_intensities(crops, (0, 255))[..., None])
-        return jax.nn.sigmoid(logits)
+        return jax.nn.sigmoid(cast(jax.Array, logits))
 
     numbers = itertools.count()
 

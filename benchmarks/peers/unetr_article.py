@@ -46,11 +46,11 @@ class Unetr(nn.Module):
         self.climbs = nn.ModuleList()
         beside = [channels[0]] + [0] * (levels - 1)
         for _, level in self.skips:
-            climb, before = nn.Sequential(), width
+            climb, before = [], width
             for i in reversed(range(level, levels)):
                 climb += [up(before, channels[i], strides[i]), block(channels[i], channels[i])]
                 before = channels[i]
-            self.climbs.append(climb)
+            self.climbs.append(nn.Sequential(*climb))
             beside[level] += channels[level]
         self.ups, self.levels = nn.ModuleList(), nn.ModuleList()
         for level in range(levels):
