@@ -1,0 +1,123 @@
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from benchmarks.comparisons import COMPARISONS
+from benchmarks.race import ROOT, Side, check, race, summary
+from benchmarks.table import BEGIN, END, tables, write
+
+SIDE = """
+LIBRARIES = ("numpy",)
+
+def prepare(amount, fails=False):
+    print("what a library says")
+    done = []
+    def step():
+        done.append(amount)
+        assert not fails
+        return {"turn": len(done)}
+    return step, lambda: {"amount": amount, "result": [sum(done)]}
+"""
+CEILING = {"gflop_per_second": [10.0, 20.0, 10.0], "gb_per_second": [1.0, 1.0, 1.0]}
+
+
+@pytest.fixture
+def module(tmp_path: pathlib.Path) -> dict[str, str]:
+    """The environment in which a worker finds the module `side`."""
+    (tmp_path / "side.py").write_text(SIDE)
+    return {"PYTHONPATH": str(tmp_path)}
+
+
+def test_workers_take_turns(module):
+    side = Side(sys.executable, "side", {"amount": 3}, module)
+    raced = race({"ours": side, "peer": side._replace(work={"amount": 4})}, threads=1, repeats=2)
+    # The first step is to warm up.
+    assert raced["ours"]["turn"] == raced["peer"]["turn"] == [2, 3]
+    assert (raced["ours"]["result"], raced["peer"]["result"]) == ([9], [12])
+    assert len(raced["ours"]["seconds"]) == 2
+    assert 0 < raced["peer"]["peak_gib"] < 10
+    assert "numpy" in raced["peer"]["versions"]
+
+
+def test_a_worker_that_fails_ends_the_race(module):
+    side = Side(sys.executable, "side", {"amount": 3, "fails": True}, module)
+    with pytest.raises(RuntimeError, match="worker stopped"):
+        race({"ours": side}, threads=1, repeats=1)
+
+
+def test_ratios_are_of_the_same_turn():
+    ours = {"seconds": [1.0, 2.0, 10.0], "amount": 4, "gflop": 5.0}
+    peer = {"seconds": [3.0, 4.0, 20.0], "amount": 4}
+    found = summary({"ours": ours, "peer": peer, "ceiling": CEILING})
+    assert found["ratio"] == {"median": 2.0, "min": 2.0, "max": 3.0}
+    assert found["per_second"] == {"ours": 2.0, "peer": 1.0}
+    assert found["share_of_gflop_per_second"]["ours"] == pytest.approx(0.125)
+    assert "share_of_gb_per_second" not in found
+
+
+def test_sides_that_differ_are_refused():
+    ours = {"amount": 1, "parameters": 100, "result": [1.0]}
+    check(ours, ours, within=0.0)
+    check(ours, {**ours, "parameters": 101}, within=0.01)
+    for other, within in (
+        ({**ours, "amount": 2}, None),
+        ({**ours, "result": [1.1]}, None),
+        ({**ours, "parameters": 101}, 0.0),
+    ):
+        with pytest.raises(RuntimeError):
+            check(ours, other, within)
+
+
+def row(**fields) -> dict:
+    side = {"seconds": [1.0], "amount": 2, "peak_gib": 1.5, "versions": {"torch": "9"}}
+    raced = {"ours": {**side, "parameters": 1000}, "peer": {**side, "parameters": 1000}}
+    return {
+        **{"name": "a", "work_name": "work", "versus": "them", "unit": "crops", "repeats": 1},
+        **{"machine": {"cpu": "chip", "cores": 2}, "threads": 2, "commit": "c", "date": "d"},
+        **raced,
+        **summary({**raced, "ceiling": {name: each[:1] for name, each in CEILING.items()}}),
+        "others_cores": [0.0, 0.1],
+        **fields,
+    }
+
+
+def test_tables_mark_what_was_measured_on_a_busy_machine():
+    quiet, busy = tables({"a": [row()]}), tables({"a": [row(others_cores=[0.0, 1.0])]})
+    assert "| work | them, torch 9 | 2 crops | 2 crops | **1** (1, 1) |" in quiet
+    assert "busy machine" not in quiet
+    assert "busy machine" in busy
+
+
+def test_tables_have_cold_starts():
+    median = {"empty": 20.0, "filled": 5.0, "peer": 4.0}
+    assert "| work | 20.0 s | 5.0 s | 4.0 s |" in tables(
+        {"cold_start": [row(median_seconds=median)]}
+    )
+
+
+def test_writing_keeps_the_prose(tmp_path: pathlib.Path):
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    write(page, "new")
+    write(page, "newer")
+    assert page.read_text() == f"before\n{BEGIN}\n\nnewer\n\n{END}\nafter\n"
+    page.write_text("no markers")
+    with pytest.raises(ValueError, match="must have the lines"):
+        write(page, "new")
+
+
+@pytest.mark.parametrize("name", COMPARISONS)
+def test_comparisons_have_two_sides(name: str):
+    comparison = COMPARISONS[name]
+    assert (ROOT / "benchmarks" / "ours" / f"{comparison.ours}.py").exists()
+    assert (ROOT / "benchmarks" / "peers" / f"{comparison.peer}.py").exists()
+    assert all(comparison.smoke.keys() <= work.keys() for work in comparison.work.values())
+
+
+@pytest.mark.slow
+def test_sides_agree():
+    # Their peers are installed here; those of the others are not.
+    command = [sys.executable, "-m", "benchmarks.run", "scores", "targets", "--smoke"]
+    subprocess.run([*command, f"--peers={sys.executable}"], check=True, cwd=ROOT)
