@@ -156,8 +156,11 @@ def check(ours: Mapping[str, Any], peer: Mapping[str, Any], within: float | None
     Raises:
       RuntimeError: if results, parameters or amounts differ.
     """
-    close = zip(ours.get("result", []), peer.get("result", []), strict=True)
-    if ours["amount"] != peer["amount"] or not all(math.isclose(*p, rel_tol=1e-4) for p in close):
+    results = [side.get("result", []) for side in (ours, peer)]
+    same = len(results[0]) == len(results[1]) and ours["amount"] == peer["amount"]
+    if not same or not all(
+        math.isclose(*pair, rel_tol=1e-4) for pair in zip(*results, strict=True)
+    ):
         raise RuntimeError(f"the sides did not do the same: {ours} and {peer}")
     if within is not None and not math.isclose(
         ours["parameters"], peer["parameters"], rel_tol=within

@@ -13,7 +13,8 @@ class Block(nn.Module):
     def __init__(self, width: int, heads: int):
         super().__init__()
         self.heads = heads
-        self.norm_attention, self.norm_mlp = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.norm_attention = nn.LayerNorm(width, eps=1e-6)
+        self.norm_mlp = nn.LayerNorm(width, eps=1e-6)
         self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
         self.mlp_in, self.mlp_out = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
 
@@ -32,7 +33,7 @@ class Transformer(nn.Module):
     def __init__(self, width: int, depth: int, heads: int):
         super().__init__()
         self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
-        self.norm = nn.LayerNorm(width)
+        self.norm = nn.LayerNorm(width, eps=1e-6)
 
     def forward(self, tokens: torch.Tensor) -> list[torch.Tensor]:
         """The tokens after each block, the last of them normed."""
