@@ -182,7 +182,7 @@ def summary(raced: Mapping[str, Any]) -> dict[str, Any]:
             name: side["amount"] / statistics.median(side["seconds"])
             for name, side in (("ours", ours), ("peer", peer))
         },
-        "ceiling": {
+        "ceilings": {
             name: statistics.median(ceiling[name]) for name in ("gflop_per_second", "gb_per_second")
         },
     }

@@ -49,7 +49,7 @@ _COLD = ("first step of", "compiled", "from the cache", "peer")
 
 
 def _race(row: Mapping[str, Any]) -> list[str]:
-    ours, peer, ratio, ceiling = row["ours"], row["peer"], row["ratio"], row["ceiling"]
+    ours, peer, ratio, ceiling = row["ours"], row["peer"], row["ratio"], row["ceilings"]
     rates = row["per_second"]
     shares = row.get("share_of_gflop_per_second") or row.get("share_of_gb_per_second")
     return [
