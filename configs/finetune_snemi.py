@@ -35,6 +35,7 @@ def get_config(variant: str = ""):
         voxel_size_nm=nm,
         scored="25:75, 97:928, 97:928",
     )
+    config.evaluate.lone_background = True
     if "large" in chosen:
         config.model.encoder = transformer(*ENCODERS["large"])
         config.model.scan = True

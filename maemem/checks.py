@@ -38,6 +38,9 @@ def check_segmentation(config: Config) -> None:
     settings = config.predict
     _check_triple("predict.window_zyx", settings.window_zyx)
     _check_triple("predict.stride_zyx", settings.stride_zyx)
+    patch = config.model.patch_zyx
+    tiled = all(w % p == 0 for w, p in zip(settings.window_zyx, patch, strict=True))
+    _expect("predict.window_zyx", settings.window_zyx, tiled, f"a multiple of the patch {patch}")
     fits = all(s <= w for s, w in zip(settings.stride_zyx, settings.window_zyx, strict=True))
     _expect("predict.stride_zyx", settings.stride_zyx, fits, "no longer than predict.window_zyx")
     _expect("predict.batch_size", settings.batch_size, settings.batch_size > 0, "at least 1")
@@ -45,6 +48,13 @@ def check_segmentation(config: Config) -> None:
     _choose("predict.dtype", settings.dtype, ("uint8", "float16", "float32"))
     methods = ("waterz", "mutex") if config.objective.kind == "affinity" else ("markers",)
     _choose("segment.method", config.segment.method, methods)
+    if config.segment.method == "mutex":
+        long_range = config.objective.offsets == "lee"
+        _expect("objective.offsets", config.objective.offsets, long_range, "lee, for mutex")
+    if config.segment.method == "markers":
+        named = "seed_distance" in config.segment.grid
+        fits = named == config.objective.distance
+        _expect("objective.distance", config.objective.distance, fits, "as segment.grid has it")
     scores = ("adapted_rand", "voi", "ap50", "ap75", "dice")
     _choose("segment.select_by", config.segment.select_by, scores)
     for name in config.segment.baselines:

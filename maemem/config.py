@@ -14,8 +14,11 @@ from ml_collections import ConfigDict
 # the tests of the configs are for.
 Config: TypeAlias = Any
 
-# What a restart may change: it says how a run is computed, not what.
-RUNTIME_FIELDS = ("stages", "runtime")
+# What a restart may change: it says where and how a run is computed, not what.
+RUNTIME_FIELDS = (
+    *("stages", "runtime", "data.root"),
+    *("predict.batch_size", "predict.memory_bytes"),
+)
 
 # In a path of a config, this stands for the workdir of the run itself.
 WORKDIR = "{workdir}"
@@ -204,6 +207,9 @@ def _add_segmentation(config: Config) -> None:
 
     config.evaluate = ConfigDict()
     config.evaluate.ignore_background = True  # Leave out voxels that the truth calls background.
+    # For the Rand error, what is predicted to be background is one object (scikit-image's way), or
+    # every voxel of it is one (the SNEMI3D challenge's).
+    config.evaluate.lone_background = False
 
 
 def affinity() -> Config:
@@ -255,9 +261,9 @@ def mutex() -> Config:
     return _segmentation(
         "mutex",
         {
-            "nearest_bias": (-0.2, -0.4, -0.6),  # Added to affinities that attract.
-            "long_bias": (-0.5, -0.7, -0.9),  # Added to affinities that repel.
-            "foreground": (0.2,),  # Voxels whose nearest affinities are smaller are background.
+            "nearest_bias": (0.2, 0.4, 0.6),  # Nearest voxels attract above it, and repel below.
+            "long_bias": (0.5, 0.7, 0.9),  # The same of voxels further apart.
+            "background": (0.2,),  # Voxels whose nearest affinities are smaller are background.
         },
         select_by="adapted_rand",
     )

@@ -30,6 +30,8 @@ def main(argv: list[str]) -> None:
     log_to_terminal()
 
     # Imported late: a misspelt flag should not have to wait for JAX.
+    import jax
+
     from maemem.stages import evaluate, finetune, predict, pretrain, report, segment
     from maemem.training.loop import NonFiniteLoss
     from maemem.training.mesh import join_cluster, on_first_process
@@ -43,6 +45,12 @@ def main(argv: list[str]) -> None:
         if unknown:
             raise ValueError(f"unknown stages {unknown}; choose from {list(stages)}")
         join_cluster()
+        alone = [name for name in config.stages if name not in ("pretrain", "finetune")]
+        if alone and jax.process_count() > 1:
+            raise ValueError(
+                f"stages {alone} run as one process, and there are {jax.process_count()}; train "
+                f"here, with --config.stages=\"('finetune',)\", and run the others by themselves"
+            )
         on_first_process(lambda: claim_workdir(config, workdir, stages))
         cache_compilations(workdir)
         for name in config.stages:
@@ -53,7 +61,7 @@ def main(argv: list[str]) -> None:
         log.error("error: %s", error, exc_info=_TRACEBACK.value)
         sys.exit(1)
     except KeyboardInterrupt:
-        log.error("interrupted before a checkpoint could be written")
+        log.error("interrupted; the same command goes on from what is on disk")
         sys.exit(130)
 
 

@@ -89,15 +89,19 @@ def timed(stage: str, workdir: pathlib.Path) -> Iterator[None]:
     try:
         yield
     finally:
-        path = workdir / "timings.json"
-        try:
-            seconds = json.loads(path.read_text())
-        except (OSError, ValueError):
-            seconds = {}
-        seconds[stage] = seconds.get(stage, 0.0) + time.perf_counter() - began
-        temporary = path.with_suffix(f".{os.getpid()}.tmp")
-        temporary.write_text(json.dumps(seconds, indent=1))
-        os.replace(temporary, path)
+        if jax.process_index() == 0:
+            _add_seconds(stage, time.perf_counter() - began, workdir / "timings.json")
+
+
+def _add_seconds(stage: str, spent: float, path: pathlib.Path) -> None:
+    try:
+        seconds = json.loads(path.read_text())
+    except (OSError, ValueError):
+        seconds = {}
+    seconds[stage] = seconds.get(stage, 0.0) + spent
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(seconds, indent=1))
+    os.replace(temporary, path)
 
 
 def describe_differences(before: dict[str, Any], config: Config) -> str:
@@ -109,7 +113,8 @@ def describe_differences(before: dict[str, Any], config: Config) -> str:
     new = _flat(json.loads(json.dumps(config.to_dict(), default=str)))
     lines = []
     for name in sorted(old.keys() | new.keys()):
-        if name.split(".")[0] not in RUNTIME_FIELDS and old.get(name) != new.get(name):
+        may_change = name.startswith(RUNTIME_FIELDS)
+        if not may_change and old.get(name) != new.get(name):
             lines.append(
                 f"  {name}: {old.get(name, 'absent')!r} there, {new.get(name, 'absent')!r} now"
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import pathlib
 from typing import NamedTuple
@@ -9,11 +10,11 @@ from typing import NamedTuple
 import numpy as np
 
 from maemem.config import Config
-from maemem.data.crops import check_crops
+from maemem.data.crops import check_crops, check_disjoint
 from maemem.data.datasets import open_dataset
 from maemem.data.pipeline import Labels
 from maemem.data.volumes import Volume, shared_context
-from maemem.geometry import format_zyx
+from maemem.geometry import Box, format_zyx
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +61,39 @@ def open_labelled_mix(config: Config, name: str, workdir: pathlib.Path) -> tuple
     return Mix(opened, weights), labels
 
 
+def check_sets(config: Config, workdir: pathlib.Path) -> None:
+    """Opens all volumes and labels of the config, so that no mistake waits until hours later.
+
+    Raises:
+      ValueError: if one of them cannot serve, or two sets share voxels: what a network learnt from,
+        or thresholds were tuned on, must not be scored as new.
+      FileNotFoundError: if a path does not exist.
+    """
+    opened: dict[str, list[Volume]] = {name: [] for name in ("train", "validation", "test")}
+    for name, volumes in opened.items():
+        for entry in config.data[name].values():
+            whole = open_raw(config, entry, workdir)
+            if entry.labels:
+                open_labels(config, entry, workdir, whole)
+            scored_box(entry, whole)
+            volumes.append(whole.cut(entry.region))
+    check_disjoint(opened)
+
+
+def scored_box(entry: Config, raw: Volume) -> Box:
+    """The part of a volume that scores count.
+
+    Raises:
+      ValueError: if it leaves the volume's region.
+    """
+    box = Box.parse(entry.scored or entry.region, raw.shape_zyx)
+    if not Box.parse(entry.region, raw.shape_zyx).contains(box):
+        raise ValueError(
+            f"the scored part [{entry.scored}] of {raw.source} leaves its region [{entry.region}]"
+        )
+    return box
+
+
 def open_raw(config: Config, entry: Config, workdir: pathlib.Path) -> Volume:
     """Opens the whole of a volume of the config.
 
@@ -104,12 +138,17 @@ def _open(config: Config, entry: Config, path: str, workdir: pathlib.Path) -> Vo
         voxel_size_nm=tuple(entry.voxel_size_nm) or None,
         context=shared_context(config.runtime.cache_bytes),
     )
-    log.info(
-        "volume %s: %s %s at %s nm",
-        *(volume.source, format_zyx(volume.shape_zyx), volume.dtype),
-        format_zyx(volume.voxel_size_nm),
+    _say_once(
+        f"volume {volume.source}: {format_zyx(volume.shape_zyx)} {volume.dtype} at "
+        f"{format_zyx(volume.voxel_size_nm)} nm"
     )
     return volume
+
+
+@functools.cache
+def _say_once(message: str) -> None:
+    """Every stage opens its volumes; one line each is enough."""
+    log.info(message)
 
 
 def _check_intensities(volume: Volume, intensity_range: tuple[float, float]) -> None:

@@ -26,6 +26,7 @@ _SCORES = {
     "median": (_QUANTILE.format(50), 256),
     "quantile85": (_QUANTILE.format(85), 256),
 }
+SCORES = tuple(_SCORES)
 _one_at_a_time = threading.Lock()
 
 
@@ -90,8 +91,8 @@ def agglomerate(
       ValueError: for an unknown score, rising thresholds, or arrays that do not fit.
     """
     check_probabilities(affinities, channels=3)
-    if score not in _SCORES:
-        raise ValueError(f"score {score!r} is unknown; choose one of {list(_SCORES)}")
+    if score not in SCORES:
+        raise ValueError(f"score {score!r} is unknown; choose one of {list(SCORES)}")
     if fragments.shape != affinities.shape[1:]:
         raise ValueError(
             f"fragments have shape {fragments.shape} and affinities {affinities.shape}; "

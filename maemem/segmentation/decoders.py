@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float, Integer, UInt32
 
 from maemem.geometry import Zyx
-from maemem.segmentation.agglomeration import agglomerate, fragments
+from maemem.segmentation.agglomeration import SCORES, agglomerate, fragments
 from maemem.segmentation.instances import compact, remove_small
 from maemem.segmentation.markers import MarkerThresholds, marker_watershed
 from maemem.segmentation.mutex import mutex_watershed
@@ -28,7 +28,7 @@ Grid = Mapping[str, Sequence[Any]]
 GRIDS = {
     "waterz": ("score", "low", "high", "threshold"),
     "fragments": ("low", "high"),
-    "mutex": ("nearest_bias", "long_bias", "foreground"),
+    "mutex": ("nearest_bias", "long_bias", "background"),
     "markers": ("seed_binary", "seed_contour", "mask_binary", "seed_distance", "mask_distance"),
 }
 
@@ -96,6 +96,13 @@ def check_grid(method: str, grid: Grid) -> None:
             f"the grid of {method} is {given}; expected one or more values of each of "
             f"{', '.join(expected)}"
         )
+    if unknown := set(grid.get("score", ())) - set(SCORES):
+        raise ValueError(f"score {unknown} is unknown; choose from {', '.join(SCORES)}")
+    if "low" in grid and not 0 <= min(grid["low"]) <= max(grid["low"]) < min(grid["high"]):
+        raise ValueError(
+            f"the low cut-offs are {tuple(grid['low'])} and the high ones {tuple(grid['high'])}; "
+            f"expected 0 <= low < high of every pair"
+        )
 
 
 def _combinations(grid: Grid, names: Sequence[str]) -> Iterator[Thresholds]:
@@ -125,14 +132,7 @@ def _mutex(
     prediction: Prediction, grid: Grid, offsets_zyx: Sequence[Zyx]
 ) -> Iterator[tuple[Thresholds, Integer[np.ndarray, "z y x"]]]:
     for chosen in _combinations(grid, GRIDS["mutex"]):
-        labels = mutex_watershed(
-            prediction,
-            offsets_zyx,
-            chosen["nearest_bias"],
-            chosen["long_bias"],
-            background=chosen["foreground"],
-        )
-        yield chosen, labels
+        yield chosen, mutex_watershed(prediction, offsets_zyx, **chosen)
 
 
 def _markers(

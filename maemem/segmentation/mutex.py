@@ -50,14 +50,18 @@ def mutex_watershed(
     weights[:3] -= nearest_bias
     weights[3:] -= long_bias
     empty = affinities[:3].mean(0) < background
-    for weight, offset in zip(weights, offsets_zyx, strict=True):
+    # An offset as long as the volume pairs no voxels, and mwatershed would panic.
+    fits = [all(abs(o) < n for o, n in zip(offset, empty.shape, strict=True)) for offset in offsets]
+    weights = weights[fits]
+    offsets = [offset for offset, fit in zip(offsets, fits, strict=True) if fit]
+    for weight, offset in zip(weights, offsets, strict=True):
         weight[empty | _shifted(empty, offset)] = 0
     labels = mwatershed.agglom(weights, offsets)
     labels[empty] = 0
     return labels
 
 
-def _shifted(mask: np.ndarray, offset_zyx: Zyx) -> np.ndarray:
+def _shifted(mask: np.ndarray, offset_zyx: Sequence[int]) -> np.ndarray:
     """At v, the mask at v + offset; False outside of the volume."""
     shifted = np.zeros_like(mask)
     here = tuple(

@@ -16,7 +16,7 @@ from maemem.config import Config
 from maemem.data.ledger import write_durably
 from maemem.segmentation.contingency import contingency
 from maemem.segmentation.summary import score_all
-from maemem.stages.predict import SETS, check_alone
+from maemem.stages.predict import SETS
 from maemem.stages.segment import (
     NETWORK,
     check_fingerprint,
@@ -42,7 +42,6 @@ def run(config: Config, workdir: pathlib.Path) -> None:
       FileNotFoundError: if there are no thresholds or no labels; it names the stage to run first.
     """
     check_segmentation(config)
-    check_alone("evaluate")
     path = workdir / "evaluate" / "scores.json"
     if not (workdir / "segment" / "tuned.json").exists():
         raise FileNotFoundError(
@@ -79,7 +78,7 @@ def _score(
         path = labels_path(workdir, name, volume, method)
         check_fingerprint(path, tuned)
         shared = contingency(truth, read_labels(path, box))
-        scores[method] = score_all(shared, config.evaluate.ignore_background)
+        scores[method] = score_all(shared, **config.evaluate.to_dict())
     own = scores.pop(NETWORK)
     return {**own, "baselines": scores}
 

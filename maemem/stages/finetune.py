@@ -17,12 +17,12 @@ from jaxtyping import PyTree
 from maemem import pictures
 from maemem.build.networks import segmentation
 from maemem.build.trainings import EVAL_SEED, check_batches, read_batches, training
-from maemem.build.volumes import Mix, open_labelled_mix
+from maemem.build.volumes import Mix, check_sets, open_labelled_mix
 from maemem.checks import check_segmentation
 from maemem.config import WORKDIR, Config
-from maemem.data.crops import check_disjoint
 from maemem.data.pipeline import Crops, Labels, labelled_reader
 from maemem.objectives.segmentation import Segmentation
+from maemem.segmentation.decoders import check_grid
 from maemem.training.checkpoint import read_parameters
 from maemem.training.fit import Evaluate, fit
 from maemem.training.mesh import local_rows, place, replicated
@@ -58,9 +58,10 @@ def run(config: Config, workdir: pathlib.Path) -> None:
         freeze_encoder=settings.freeze_encoder,
     )
     check_batches("finetune", settings)
+    check_sets(config, workdir)
+    check_grid(config.segment.method, config.segment.grid.to_dict())
     train, labels = open_labelled_mix(config, "train", workdir)
     validation, held_out = open_labelled_mix(config, "validation", workdir)
-    check_disjoint({"train": train.volumes, "validation": validation.volumes})
     objective = segmentation(config, train.volumes[0].voxel_size_nm)
     jax.eval_shape(lambda key: objective.init(key, crop), jax.random.key(0))
     read = labelled_reader(

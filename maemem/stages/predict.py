@@ -18,7 +18,7 @@ from jaxtyping import PyTree
 from maemem.blockwise.predict import predict_volume
 from maemem.blockwise.tta import average_over_views, share_known
 from maemem.build.networks import segmentation, test_time_views
-from maemem.build.volumes import open_raw
+from maemem.build.volumes import check_sets, open_raw
 from maemem.checks import check_segmentation
 from maemem.config import WORKDIR, Config
 from maemem.data.volumes import Volume
@@ -44,8 +44,8 @@ def run(config: Config, workdir: pathlib.Path) -> None:
       FileExistsError: if a prediction is there that was made otherwise.
     """
     check_segmentation(config)
-    check_alone("predict")
     check_divisible("predict.batch_size", config.predict.batch_size, 1)
+    check_sets(config, workdir)
     network = pathlib.Path(config.predict.network.replace(WORKDIR, str(workdir))).expanduser()
     params, checkpoint = read_parameters(network, "finetune")
     identity = {"network": _digest(params), "objective": config.objective.to_dict()}
@@ -56,19 +56,6 @@ def run(config: Config, workdir: pathlib.Path) -> None:
         output = workdir / "predict" / name / f"{entry[0]}.zarr"
         log.info("predicting %s [%s] with %s", volume.source, entry[1].region, checkpoint)
         _predict(config, params, volume, entry[1].region, output, mesh, identity)
-
-
-def check_alone(stage: str) -> None:
-    """Checks that this process works alone.
-
-    Raises:
-      ValueError: if there are others.
-    """
-    if jax.process_count() > 1:
-        raise ValueError(
-            f"stage {stage} runs as one process, and there are {jax.process_count()}; run the "
-            f"stages after finetune by themselves, with --config.stages"
-        )
 
 
 def _predict(

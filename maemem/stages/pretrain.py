@@ -15,10 +15,9 @@ from jax.sharding import Mesh
 from maemem import pictures
 from maemem.build.networks import reconstruction
 from maemem.build.trainings import EVAL_SEED, check_batches, read_batches, training
-from maemem.build.volumes import Mix, open_mix
+from maemem.build.volumes import Mix, check_sets, open_mix
 from maemem.checks import check_pretraining
 from maemem.config import Config
-from maemem.data.crops import check_disjoint
 from maemem.data.pipeline import crop_reader
 from maemem.objectives.reconstruction import Reconstruction
 from maemem.training.fit import Evaluate, fit
@@ -48,8 +47,8 @@ def run(config: Config, workdir: pathlib.Path) -> None:
     check_batches("pretrain", settings)
     objective = reconstruction(config)
     jax.eval_shape(lambda key: objective.init(key, crop), jax.random.key(0))
+    check_sets(config, workdir)
     train, validation = (open_mix(config, name, workdir) for name in ("train", "validation"))
-    check_disjoint({"train": train.volumes, "validation": validation.volumes})
     fit(
         objective,
         run,

@@ -23,7 +23,7 @@ import tensorstore as ts
 from maemem.blockwise.store import open_labels, open_prediction, read_prediction, write_labels
 from maemem.build.networks import target
 from maemem.build.volumes import open_labels as open_truth
-from maemem.build.volumes import open_raw
+from maemem.build.volumes import open_raw, scored_box
 from maemem.checks import check_segmentation
 from maemem.config import Config
 from maemem.data.ledger import write_durably
@@ -33,7 +33,7 @@ from maemem.segmentation.contingency import contingency
 from maemem.segmentation.decoders import Thresholds, candidates, check_grid, decode
 from maemem.segmentation.intensity import intensity_affinities
 from maemem.segmentation.summary import score_all
-from maemem.stages.predict import SETS, check_alone
+from maemem.stages.predict import SETS
 from maemem.training.progress import progress_bar
 
 log = logging.getLogger(__name__)
@@ -55,7 +55,6 @@ def run(config: Config, workdir: pathlib.Path) -> None:
       FileNotFoundError: if there is no prediction.
     """
     check_segmentation(config)
-    check_alone("segment")
     folder = workdir / "segment"
     folder.mkdir(parents=True, exist_ok=True)
     check_grid(config.segment.method, config.segment.grid.to_dict())
@@ -136,13 +135,24 @@ def _tune(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
         for volume, entry in labelled.items():
             for thresholds, cost in _costs(config, workdir, volume, entry, method):
                 costs.setdefault(json.dumps(thresholds), []).append(cost)
-        means = {key: float(np.mean(values)) for key, values in costs.items()}
+        means = {key: _mean(values) for key, values in costs.items()}
         best = min(means, key=lambda key: (math.isnan(means[key]), means[key]))
+        if math.isnan(means[best]):
+            raise ValueError(
+                f"no volume of data.validation ({', '.join(labelled)}) has anything to score "
+                f"{config.segment.select_by} by; choose regions whose labels show some objects"
+            )
         record["thresholds"][method] = json.loads(best)
         record["costs"][method] = means[best]
         record["tried"][method] = [{**json.loads(key), "cost": cost} for key, cost in means.items()]
         log.info("tuned %s: %s, %s %.4f", method, best, config.segment.select_by, means[best])
     return record
+
+
+def _mean(values: list[float]) -> float:
+    """Over the volumes that have anything to score."""
+    scored = [value for value in values if not math.isnan(value)]
+    return sum(scored) / len(scored) if scored else math.nan
 
 
 def _costs(
@@ -157,9 +167,7 @@ def _costs(
     found = candidates(decoder, prediction, grid, **_settings(config, method))
     with progress_bar(total, 0, "combination") as bar:
         for thresholds, labels in found:
-            scores = score_all(
-                contingency(truth, labels[inside]), config.evaluate.ignore_background
-            )
+            scores = score_all(contingency(truth, labels[inside]), **config.evaluate.to_dict())
             bar.update()
             yield thresholds, cost(scores, config.segment.select_by)
 
@@ -179,11 +187,7 @@ def read_truth(config: Config, workdir: pathlib.Path, entry: Config) -> tuple[np
       FileNotFoundError: if there are none.
     """
     raw = open_raw(config, entry, workdir)
-    box = Box.parse(entry.scored or entry.region, raw.shape_zyx)
-    if not Box.parse(entry.region, raw.shape_zyx).contains(box):
-        raise ValueError(
-            f"the scored part [{entry.scored}] of {raw.source} leaves its region [{entry.region}]"
-        )
+    box = scored_box(entry, raw)
     labels = open_truth(config, entry, workdir, raw).store[box.slices][ts.d[:].translate_to[0]]
     truth = labels.read().result()
     if entry.unlabelled < 0:

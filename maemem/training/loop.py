@@ -150,11 +150,13 @@ def train(
                 checkpoints.save(step, state)
             if saving or evaluating or step == first + 1:
                 rate.pause(step)
-            if stopping and step < schedule.steps:
+            if stopping:
                 log.warning("stopped after step %d: %s", step, signal.strsignal(stop.number))
                 log.warning("saved %s; the same command goes on there", checkpoints.describe_last())
                 raise SystemExit(128 + stop.number)
         checkpoints.wait()
+    if stop.number:  # It came while the last step was evaluated and saved.
+        raise SystemExit(128 + stop.number)
     return state
 
 

@@ -3,7 +3,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from maemem.config import mutex
+from maemem.objectives.affinity import LEE
 from maemem.segmentation.contingency import contingency
+from maemem.segmentation.decoders import candidates
 from maemem.segmentation.mutex import mutex_watershed
 from maemem.segmentation.scores import variation_of_information
 
@@ -64,6 +67,31 @@ def test_ideal_affinities_give_the_labels_back(seed):
     table = table.select(table.predicted > 0)  # Lone corners may fall to the background.
     assert table.voxels.sum() > 0.95 * truth.size
     assert sum(variation_of_information(table)) == 0
+
+
+@pytest.mark.parametrize("thickness", [1, 2, 3])
+def test_volumes_thinner_than_an_offset(thickness):
+    offsets = (*NEAREST, (-4, 0, 0))
+    affinities = np.ones((4, thickness, 5, 5), np.float32)
+    labels = mutex_watershed(affinities, offsets, background=0.2)
+    assert len(np.unique(labels)) == 1
+
+
+def test_the_default_grid_parts_two_bodies():
+    truth = np.ones((8, 20, 32), int)
+    truth[:, :, 16:] = 2
+    ends = [np.pad(truth, 27, constant_values=-1)[_moved(o, truth.shape)] for o in LEE]
+    affinities = np.stack([0.1 + 0.8 * (truth == end) for end in ends]).astype(np.float32)
+    grid = mutex().grid.to_dict()
+    counts = [
+        labels.max()
+        for _, labels in candidates("mutex", affinities, grid, smallest=0, offsets_zyx=LEE)
+    ]
+    assert counts == [2] * 9
+
+
+def _moved(offset, shape):
+    return tuple(slice(27 + o, 27 + o + n) for o, n in zip(offset, shape, strict=True))
 
 
 def test_refuses_what_does_not_fit():

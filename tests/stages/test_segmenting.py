@@ -167,6 +167,53 @@ def test_labels_of_another_shape_are_refused(tmp_path):
         finetune.run(config, tmp_path)
 
 
+SCORED = {"data__train__labelled__scored": "1:9,:,:"}
+
+
+def scored_on(other):
+    """The test set, by mistake, is the tissue of another one."""
+    return {
+        f"data__test__labelled__{field}": runs.TINY[f"data.{other}.labelled.{field}"]
+        for field in ("path", "labels")
+    }
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"data__test__labelled__path": "nowhere.zarr"}, "nowhere.zarr"),
+        ({"data__test__labelled__labels": "synthetic:?shape_zyx=4,64,64&show=neurites"}, "4x64x64"),
+        (
+            {"data__test__labelled__region": "0:4,:,:", "data__test__labelled__scored": "1:6,:,:"},
+            "leaves",
+        ),
+        (scored_on("train"), "'train' and 'test' share voxels"),
+        (scored_on("validation"), "'validation' and 'test' share voxels"),
+        ({"segment__grid__score": "('max',)"}, "score {'max'} is unknown"),
+        ({"segment__grid__low": "(0.1, 0.99)"}, "expected 0 <= low < high"),
+        ({"segment__grid__threshold": "()"}, "one or more values of each"),
+        ({"predict__window_zyx": "(4,36,36)"}, "a multiple of the patch (1, 8, 8)"),
+    ],
+)
+def test_a_mistake_in_a_later_stage_is_found_before_training(tmp_path, overrides, message):
+    with pytest.raises((ValueError, OSError), match=re.escape(message)):
+        finetune.run(runs.config(**overrides), tmp_path)
+    assert not (tmp_path / "finetune").exists()
+
+
+@pytest.mark.slow
+def test_thresholds_are_not_tuned_on_nothing(whole, tmp_path):
+    shutil.copytree(whole[0] / "predict", tmp_path / "predict")
+    np.save(tmp_path / "nothing.npy", np.zeros((8, 64, 64), np.uint8))
+    config = runs.config(
+        data__validation__labelled__labels=str(tmp_path / "nothing.npy"),
+        data__validation__labelled__voxel_size_nm="(30.,6.,6.)",
+    )
+    with pytest.raises(ValueError, match=r"no volume of data.validation \(labelled\) has anything"):
+        segment.run(config, tmp_path)
+    assert not (tmp_path / "segment" / "tuned.json").exists()
+
+
 def assert_same(a, b):
     """The same parameters, bit for bit."""
     if isinstance(a, dict):
