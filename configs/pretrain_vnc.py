@@ -25,8 +25,10 @@ def get_config():
     config.model.encoder = transformer(192, 8, 6)
     config.model.decoder = transformer(192, 2, 6)
     config.model.rotary = True
-    config.pretrain.steps = 2_500
+    config.pretrain.steps = 3_000
     config.pretrain.batch_size = 16
+    # At 90 % it had learnt hardly anything after 2,500 steps: an error of 0.983.
+    config.pretrain.masking.ratio = 0.75
     config.pretrain.masking.decoded = 64
     config.pretrain.optimizer.learning_rate = 1e-3
     config.pretrain.optimizer.warmup_steps = 200
