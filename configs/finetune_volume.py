@@ -4,15 +4,16 @@
         --config.finetune.encoder=runs/mine \\
         --config.data.train.volume.path=mine.zarr \\
         --config.data.train.volume.labels=mine_labels.zarr \\
-        --config.data.train.volume.region='0:80, :, :' \\
-        --config.data.validation.volume.region='80:100, :, :' \\
-        --config.data.test.volume.region='110:150, :, :'
+        --config.data.train.volume.region='800:900, :, :' \\
+        --config.data.validation.volume.region='900:950, :, :' \\
+        --config.data.test.volume.region='960:1000, :, :'
 
 Learns from the labels in the first region, tunes the thresholds in the second, and segments and
-scores the third. Labels are ids, 0 is background; they are as large as the volume, and what nobody
-labelled has an id of its own: `--config.data.train.volume.unlabelled=255`. The other two sets take
-path, labels, that id and the voxel size from the first, unless they are told otherwise; a test
-region without labels (`--config.data.test.volume.labels=`) is segmented and not scored.
+scores the third. Choose the last two outside of what `pretrain_volume.py` trained on. Labels are
+ids, 0 is background; they are as large as the volume, and what nobody labelled has an id of its
+own: `--config.data.train.volume.unlabelled=255`. The other two sets take path, labels, that id and
+the voxel size from the first, unless they are told otherwise; a test region without labels
+(`--config.data.test.volume.labels=`) is segmented and not scored.
 
 The defaults learn affinities of neurites in sections, as the article does (Cheng et al. 2023).
 `configs/finetune_volume.py:mitochondria` learns mask and contour of mitochondria instead,

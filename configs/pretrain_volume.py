@@ -2,13 +2,13 @@
 
     python -m maemem.main --config=configs/pretrain_volume.py --workdir=runs/mine \\
         --config.data.train.volume.path=mine.zarr --config.data.train.volume.region='0:900, :, :' \\
-        --config.data.validation.volume.region='900:1000, :, :'
+        --config.data.validation.volume.region='900:950, :, :'
 
 The path is a store (zarr, N5, precomputed; a folder or a URL), a TIFF, an npy, a folder of sections
 or `file.h5:/dataset`. If the volume does not say its voxel size, do:
 `--config.data.train.volume.voxel_size_nm='(40.,4.,4.)'`. The held-out region only has to be as
 large as a crop; it is of the same volume unless `--config.data.validation.volume.path` names
-another.
+another. Keep what fine-tuning is tested on out of both: here, sections 960 to 999.
 
 This is the article's recipe for sections (Cheng et al. 2023) with rotary position embedding.
 `configs/pretrain_volume.py:isotropic` cuts cubes instead: crops 48³, patches 8³.
