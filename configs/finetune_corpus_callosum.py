@@ -1,7 +1,11 @@
 """Segments myelinated axons of white matter as in Cheng et al. (2023): BCD targets, few sections.
 
     python -m maemem.main --config=configs/finetune_corpus_callosum.py --config.data.root=DATA \\
-        --config.finetune.encoder=runs/snemi --workdir=runs/corpus_callosum
+        --config.finetune.encoder=runs/snemi_large --workdir=runs/corpus_callosum
+
+The default is the article's large encoder, which comes from
+`--config=configs/pretrain_snemi.py:large --workdir=runs/snemi_large`; `:base` takes the encoder of
+`configs/pretrain_snemi.py`, runs/snemi.
 
 The article's volumes (50 and 59 sections of 3000×3000 pixels, 4 nm) are its authors' own. Put yours
 to DATA/corpus_callosum: train-input.tif, train-labels.tif, test-input.tif and test-labels.tif; and

@@ -9,6 +9,10 @@ validation. The challenge keeps the labels of its test set to itself, so the art
 validation set. So does this config: thresholds are tuned on its upper half (rows 0 to 2047) and the
 lower half is scored.
 
+`:large` uses the article's large encoder: pre-train it with
+`--config=configs/pretrain_snemi.py:large --workdir=runs/snemi_large`, and fine-tune with
+`--config.finetune.encoder=runs/snemi_large`.
+
 The article scores 0.679 (AP-75) with the pre-trained large encoder. It has not been run here.
 """
 

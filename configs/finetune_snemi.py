@@ -3,8 +3,10 @@
     python -m maemem.main --config=configs/finetune_snemi.py --config.data.root=DATA \\
         --config.finetune.encoder=runs/snemi --workdir=runs/snemi_affinity
 
-`:bcd` learns binary mask, contour and distance instead of affinities, for 200,000 steps; `:large`
-and `:bcd,large` use the article's large encoder.
+`:bcd` learns binary mask, contour and distance instead of affinities, for 200,000 steps. `:large`
+and `:bcd,large` use the article's large encoder: pre-train it with
+`--config=configs/pretrain_snemi.py:large --workdir=runs/snemi_large`, and fine-tune with
+`--config.finetune.encoder=runs/snemi_large`.
 
 DATA/snemi3d holds train-input.tif and train-labels.tif (AC4, 100×1024×1024 voxels of 30×6×6 nm) and
 test-input.tif and test-labels.tif (the first 100 sections of AC3). The article trains on all of AC4

@@ -3,8 +3,8 @@
     python -m maemem.main --config=configs/pretrain_snemi.py --config.data.root=DATA \\
         --workdir=runs/snemi
 
-`configs/pretrain_snemi.py:large` is the article's large encoder. Its other experiments are
-overrides: `--config.pretrain.masking.strategy=space --config.pretrain.masking.ratio=0.88` (24 of
+`configs/pretrain_snemi.py:large` is the article's large encoder; give it a workdir of its own,
+runs/snemi_large. The article's other experiments are overrides: `--config.pretrain.masking.strategy=space --config.pretrain.masking.ratio=0.88` (24 of
 216 patches visible), `--config.pretrain.masking.strategy=section
 --config.pretrain.masking.ratio=0.83` (36 visible), `--config.model.decoder.depth=8`,
 `--config.model.decoder.width=256`.

@@ -57,10 +57,27 @@ def test_config_builds_its_networks(name, variant):
     assert all(volumes and all(v.weight > 0 for v in volumes.values()) for volumes in sets)
 
 
-@pytest.mark.parametrize("name", ["snemi", "fib25", "vnc", "volume"])
-def test_fine_tuning_takes_the_encoder_of_its_pre_training(name):
-    before, after = build(f"pretrain_{name}", None), build(f"finetune_{name}", None)
-    for config in (before, after):
+@pytest.mark.parametrize(
+    ("pretraining", "variant", "finetuning", "variants"),
+    [
+        ("snemi", "base", "snemi", (None, "bcd")),
+        ("snemi", "large", "snemi", ("large", "bcd,large")),
+        ("snemi", "base", "mitoem", (None,)),
+        ("snemi", "large", "mitoem", ("large",)),
+        ("snemi", "base", "corpus_callosum", ("base",)),
+        ("snemi", "large", "corpus_callosum", (None,)),
+        ("fib25", None, "fib25", (None,)),
+        ("vnc", None, "vnc", (None, "neurites")),
+        ("volume", None, "volume", (None, "mitochondria")),
+        ("volume", "isotropic", "volume", ("isotropic", "isotropic,mitochondria")),
+    ],
+)
+def test_fine_tuning_takes_the_encoder_of_its_pre_training(
+    pretraining, variant, finetuning, variants
+):
+    before = build(f"pretrain_{pretraining}", variant)
+    for name in variants:
+        config = build(f"finetune_{finetuning}", name)
         assert config.model.patch_zyx == before.model.patch_zyx
         assert config.model.encoder.to_dict() == before.model.encoder.to_dict()
         assert config.model.rotary == before.model.rotary
