@@ -4,10 +4,10 @@
         --workdir=runs/snemi
 
 `configs/pretrain_snemi.py:large` is the article's large encoder; give it a workdir of its own,
-runs/snemi_large. The article's other experiments are overrides: `--config.pretrain.masking.strategy=space --config.pretrain.masking.ratio=0.88` (24 of
-216 patches visible), `--config.pretrain.masking.strategy=section
---config.pretrain.masking.ratio=0.83` (36 visible), `--config.model.decoder.depth=8`,
-`--config.model.decoder.width=256`.
+runs/snemi_large. The article's other experiments are overrides:
+`--config.pretrain.masking.strategy=space --config.pretrain.masking.ratio=0.88` (24 of 216 patches
+visible), `--config.pretrain.masking.strategy=section --config.pretrain.masking.ratio=0.83` (36
+visible), `--config.model.decoder.depth=8`, `--config.model.decoder.width=256`.
 
 DATA/snemi3d/train-input.tif is the raw training volume of SNEMI3D (AC4), 100×1024×1024 voxels of
 30×6×6 nm. The article trains on all 100 sections. Here the last ten are held out, so that the curve
