@@ -13,6 +13,7 @@ WORKDIR/arms.png, how each arm learnt.
 
 from __future__ import annotations
 
+import itertools
 import json
 import pathlib
 import statistics
@@ -23,12 +24,19 @@ from typing import Any
 from absl import app, flags
 from matplotlib.figure import Figure
 
+from maemem.training.metrics import read_metrics
+
 _CONFIG = flags.DEFINE_string("config", None, "The config of the fine-tuning.", required=True)
 _ENCODER = flags.DEFINE_string("encoder", "", "The pre-training workdir, or a checkpoint.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "The folder of all runs.", required=True)
 _SEEDS = flags.DEFINE_list("seeds", "0,1", "Of the fine-tuning.")
 _ARMS = flags.DEFINE_list("arms", "pretrained,scratch", "Of pretrained, frozen, scratch, unet.")
 _SET = flags.DEFINE_multi_string("set", [], "FIELD=VALUE of the config, for all runs.")
+# As `maemem.segmentation.summary.score_all` names them.
+KNOWN_SCORES = (
+    *("adapted_rand", "precision", "recall", "voi_split", "voi_merge"),
+    *("ap50", "ap75", "ap", "dice", "iou"),
+)
 _SCORES = flags.DEFINE_list(
     "scores", "adapted_rand,voi_split,voi_merge,ap50,ap75,dice", "The columns of the table."
 )
@@ -49,15 +57,31 @@ def overrides(arm: str, encoder: str) -> dict[str, str]:
     return arms[arm]
 
 
+def check_scores(names: list[str]) -> None:
+    """Refuses scores that there are none of, before anything has run."""
+    if unknown := [name for name in names if name not in KNOWN_SCORES]:
+        raise app.UsageError(f"scores {unknown} are unknown; choose from {', '.join(KNOWN_SCORES)}")
+
+
+def settings(given: list[str]) -> dict[str, str]:
+    """The fields that `--set` names, and their values."""
+    for setting in given:
+        if "=" not in setting:
+            raise app.UsageError(f"--set={setting} has no value; write --set=FIELD=VALUE")
+    return dict(setting.split("=", 1) for setting in given)
+
+
 def main(argv: list[str]) -> None:
     del argv
     workdir = pathlib.Path(_WORKDIR.value or "")
+    check_scores(_SCORES.value)
+    common = settings(_SET.value)
     arms = {arm: overrides(arm, _ENCODER.value) for arm in _ARMS.value}
     rows: list[dict[str, Any]] = []
     for seed in _SEEDS.value:
         for arm, fields in arms.items():
             folder = workdir / f"{arm}-{seed}"
-            fields = {"seed": seed, **dict(s.split("=", 1) for s in _SET.value), **fields}
+            fields = {"seed": seed, **common, **fields}
             command = [sys.executable, "-m", "maemem.main", f"--config={_CONFIG.value}"]
             command += [f"--workdir={folder}"]
             command += [f"--config.{name}={value}" for name, value in fields.items()]
@@ -65,7 +89,7 @@ def main(argv: list[str]) -> None:
             subprocess.run(command, check=True)
             rows += scored(folder, arm, seed)
             write(workdir, rows)
-    draw_learning(workdir)
+    draw_learning(workdir, list(arms), _SEEDS.value)
     print(table(rows))
 
 
@@ -101,22 +125,20 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def draw_learning(workdir: pathlib.Path) -> None:
+def draw_learning(workdir: pathlib.Path, arms: list[str], seeds: list[str]) -> None:
     """Draws the held-out loss and agreement of every run against the step, an arm in one colour."""
     figure = Figure(figsize=(9, 3.5), layout="constrained")
     names = ("eval_loss", "eval_agreement")
-    colours: dict[str, str] = {}
     for axis, name in zip(figure.subplots(1, 2), names, strict=True):
-        for path in sorted(workdir.glob("*-*/finetune/metrics.jsonl")):
-            arm = path.parts[-3].rsplit("-", 1)[0]
-            label = None if arm in colours or name != names[0] else arm
-            colour = colours.setdefault(arm, f"C{len(colours)}")
-            rows = [json.loads(line) for line in path.read_text().splitlines()]
-            points = [(row["step"], row[name]) for row in rows if name in row]
-            axis.plot(*zip(*points, strict=True), ".-", color=colour, label=label)
+        for (number, arm), seed in itertools.product(enumerate(arms), seeds):
+            rows = read_metrics(workdir / f"{arm}-{seed}" / "finetune" / "metrics.jsonl")
+            steps = [row["step"] for row in rows if name in row]
+            values = [row[name] for row in rows if name in row]
+            label = arm if (name, seed) == (names[0], seeds[0]) else None
+            axis.plot(steps, values, ".-", color=f"C{number}", label=label)
         axis.set(xlabel="step", ylabel=name.replace("_", " "))
         axis.grid(alpha=0.3)
-    figure.legend(loc="outside upper center", ncols=len(colours))
+    figure.legend(loc="outside upper center", ncols=len(arms))
     figure.savefig(workdir / "arms.png", dpi=110)
 
 

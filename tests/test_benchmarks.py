@@ -2,11 +2,16 @@ import pathlib
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+from absl import app
 
+from benchmarks.arms import KNOWN_SCORES, check_scores, draw_learning, settings
 from benchmarks.comparisons import COMPARISONS
 from benchmarks.race import ROOT, Side, check, race, summary
 from benchmarks.table import BEGIN, END, tables, write
+from maemem.segmentation.contingency import contingency
+from maemem.segmentation.summary import score_all
 
 SIDE = """
 LIBRARIES = ("numpy",)
@@ -114,6 +119,26 @@ def test_comparisons_have_two_sides(name: str):
     assert (ROOT / "benchmarks" / "ours" / f"{comparison.ours}.py").exists()
     assert (ROOT / "benchmarks" / "peers" / f"{comparison.peer}.py").exists()
     assert all(comparison.smoke.keys() <= work.keys() for work in comparison.work.values())
+
+
+def test_arms_refuse_mistakes_before_they_run():
+    labels = np.ones((1, 2, 2), np.uint32)
+    assert set(KNOWN_SCORES) == score_all(contingency(labels, labels), True).keys()
+    check_scores(list(KNOWN_SCORES))
+    with pytest.raises(app.UsageError, match="'arand'"):
+        check_scores(["dice", "arand"])
+    assert settings(["a.b=c=d"]) == {"a.b": "c=d"}
+    with pytest.raises(app.UsageError, match="--set=FIELD=VALUE"):
+        settings(["seed"])
+
+
+def test_arms_draw_their_own_runs_also_after_a_kill(tmp_path: pathlib.Path):
+    row = '{"step": 1, "eval_loss": 0.5, "eval_agreement": 0.8}\n'
+    for folder, text in (("scratch-0", row + row[:20]), ("other-0", "{")):
+        (tmp_path / folder / "finetune").mkdir(parents=True)
+        (tmp_path / folder / "finetune" / "metrics.jsonl").write_text(text)
+    draw_learning(tmp_path, ["scratch"], ["0"])
+    assert (tmp_path / "arms.png").exists()
 
 
 @pytest.mark.slow
