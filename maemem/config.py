@@ -218,6 +218,7 @@ def affinity() -> Config:
         {
             "kind": "affinity",
             "offsets": "nearest",  # Or "lee": nine long-range ones beside them, as auxiliary.
+            "long_range_weight": 1.0,  # In the loss, of a long-range channel; a nearest one has 1.
             "remove_borders": False,  # Voxels at a border between two ids become background.
             "erosion": 0,  # Voxels by which every body is eroded.
             "in_plane": True,  # These two look at a section alone; False: for isotropic voxels.

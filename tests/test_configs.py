@@ -7,7 +7,7 @@ import runpy
 import jax
 import pytest
 
-from maemem.build.networks import reconstruction, segmentation
+from maemem.build.networks import reconstruction, segmentation, target
 from maemem.build.networks import test_time_views as views_of
 from maemem.build.trainings import optimizer_settings
 from maemem.checks import check_pretraining, check_segmentation
@@ -123,6 +123,13 @@ def test_the_config_has_every_field_of_augmentation_with_its_default():
     fields = dataclasses.asdict(Augmentation())
     fields.pop("orders_zyx")
     assert augmentation().to_dict() == fields
+
+
+def test_long_range_edges_weigh_what_the_config_says():
+    config = segmenting()
+    config.objective.offsets = "lee"
+    config.objective.long_range_weight = 0.25
+    assert target(config.objective).long_range_weight == 0.25
 
 
 def test_default_grids_are_those_of_their_methods():

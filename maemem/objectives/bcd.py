@@ -121,9 +121,6 @@ class Bcd:
         return back, jnp.ones(back.shape[1:], bool)
 
 
-BC = Bcd(distance=False)
-
-
 def contour(
     labels: Int32[Array, "b z y x"], width: int
 ) -> tuple[Bool[Array, "b z y x"], Bool[Array, "b z y x"]]:

@@ -34,12 +34,6 @@ class MarkerThresholds:
             )
 
 
-# The defaults of Wei et al. 2020 and Lin et al. 2021.
-BC = MarkerThresholds(seed_binary=0.9, seed_contour=0.8, mask_binary=0.85, smallest=128)
-BCD = dataclasses.replace(BC, seed_distance=0.5, mask_distance=0.0)
-MITOEM = MarkerThresholds(seed_binary=0.85, seed_contour=0.6, mask_binary=0.8, smallest=1024)
-
-
 def marker_watershed(
     prediction: Float[np.ndarray, "c z y x"], thresholds: MarkerThresholds
 ) -> UInt32[np.ndarray, "z y x"]:

@@ -3,19 +3,13 @@ import dataclasses
 import numpy as np
 import pytest
 
-from maemem.segmentation.markers import BC, BCD, MITOEM, MarkerThresholds, marker_watershed
+from maemem.segmentation.markers import MarkerThresholds, marker_watershed
 
 LOOSE = MarkerThresholds(seed_binary=0.9, seed_contour=0.8, mask_binary=0.5, smallest=1)
 
 
 def row(*channels):
     return np.array(channels, np.float32)[:, None, None]
-
-
-def test_presets():
-    assert dataclasses.astuple(BC) == (0.9, 0.8, 0.85, 128, None, None)
-    assert dataclasses.astuple(BCD) == (0.9, 0.8, 0.85, 128, 0.5, 0.0)
-    assert dataclasses.astuple(MITOEM) == (0.85, 0.6, 0.8, 1024, None, None)
 
 
 def test_contours_part_touching_objects():
@@ -67,13 +61,14 @@ def test_balls_are_found():
     # The first two touch; their contours are known.
     contour = (radius.min(0) > 3.5) & (radius.min(0) < 6)
     prediction = np.stack([truth > 0, contour]).astype(np.float32)
-    np.testing.assert_array_equal(marker_watershed(prediction, BC), truth)
+    np.testing.assert_array_equal(marker_watershed(prediction, LOOSE), truth)
 
 
 def test_refuses_what_does_not_fit():
+    with_distance = dataclasses.replace(LOOSE, seed_distance=0.5, mask_distance=0.0)
     with pytest.raises(ValueError, match="at least 3 channels"):
-        marker_watershed(np.zeros((2, 1, 1, 4), np.float32), BCD)
+        marker_watershed(np.zeros((2, 1, 1, 4), np.float32), with_distance)
     with pytest.raises(ValueError, match="ranges from -1"):
-        marker_watershed(np.full((2, 1, 1, 4), -1, np.float32), BC)
+        marker_watershed(np.full((2, 1, 1, 4), -1, np.float32), LOOSE)
     with pytest.raises(ValueError, match="give both"):
-        dataclasses.replace(BC, seed_distance=0.5)
+        dataclasses.replace(LOOSE, seed_distance=0.5)
