@@ -8,14 +8,11 @@ they are added in the same order.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import itertools
 import json
 import logging
 import math
-import sys
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,20 +20,19 @@ from typing import Any
 import numpy as np
 import tensorstore as ts
 from jax.typing import ArrayLike
-from tqdm import tqdm
 
 from maemem.blockwise import store
 from maemem.blockwise.windows import Windows, blend_weights, block_shape, read_mirrored
 from maemem.data import ledger, omezarr
 from maemem.data.volumes import Volume
 from maemem.geometry import Box, Zyx, blocks, format_zyx
+from maemem.logs import showing_progress
 
 log = logging.getLogger(__name__)
 
 # Raw crops `[b z y x]`, of the volume's dtype, to probabilities `[b z y x c]`, in [0, 1].
 Predict = Callable[[np.ndarray], ArrayLike]
 
-_LOG_EVERY_SECONDS = 30
 _ROUNDING = 1e-5  # An accelerator's division may exceed 1 by some last places.
 
 
@@ -117,12 +113,9 @@ def _check(region: Box, volume: Volume, dtype: str) -> None:
     if dtype not in store.PREDICTION_DTYPES:
         expected = ", ".join(store.PREDICTION_DTYPES)
         raise ValueError(f"dtype is {dtype!r}, expected one of {expected}")
-    within = volume.region
-    starts = zip(within.start_zyx, region.start_zyx, strict=True)
-    stops = zip(region.stop_zyx, within.stop_zyx, strict=True)
-    if min(region.shape_zyx) < 1 or not all(a <= b for a, b in (*starts, *stops)):
+    if min(region.shape_zyx) < 1 or not volume.region.contains(region):
         raise ValueError(
-            f"region [{region}] is empty or leaves the volume {volume.source} [{within}]; "
+            f"region [{region}] is empty or leaves the volume {volume.source} [{volume.region}]; "
             f"choose one inside it"
         )
 
@@ -186,9 +179,10 @@ def _write_blocks(
     if finished:
         log.info("going on: %d of %d blocks are missing", len(missing), len(every))
     voxels_left = sum(math.prod(block.shape_zyx) for block in missing)
+    amounts = {"total": math.prod(shape), "left": voxels_left}
     with (
         ledger.appending(partial) as record,
-        _progress(math.prod(shape), voxels_left, progress) as advance,
+        showing_progress(log, "predicted", "voxel", **amounts, shown=progress) as advance,
     ):
         for block in missing:
             sums = _predict_block(job, block.moved(job.windows.region.start_zyx), advance)
@@ -247,26 +241,3 @@ def _add(
         into.append(slice(a - block.start_zyx[axis], b - block.start_zyx[axis]))
         part.append(slice(a - window.start_zyx[axis], b - window.start_zyx[axis]))
     sums[tuple(into)] += prediction[tuple(part)] * weights[tuple(part)]
-
-
-@contextlib.contextmanager
-def _progress(total: int, left: int, shown: bool) -> Iterator[Callable[[int], None]]:
-    """What is to be told of the voxels as they are predicted."""
-    on_terminal = shown and sys.stderr.isatty()
-    done, begun = total - left, time.monotonic()
-    logged, before = begun, done
-
-    def advance(voxels: int) -> None:
-        nonlocal done, logged
-        done += voxels
-        bar.update(voxels)
-        now = time.monotonic()
-        if shown and not on_terminal and now - logged > _LOG_EVERY_SECONDS:
-            logged = now
-            rate = (done - before) / (now - begun)
-            log.info("predicted %.1f of %.1f Mvoxel, %.3g voxel/s", done / 1e6, total / 1e6, rate)
-
-    with tqdm(
-        total=total, initial=done, unit="voxel", unit_scale=True, disable=not on_terminal
-    ) as bar:
-        yield advance

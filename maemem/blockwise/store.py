@@ -48,15 +48,13 @@ class Stored:
           ValueError: if the box leaves the region.
         """
         wanted = box or self.region
-        z, y, x = (-n for n in self.region.start_zyx)
-        inside = wanted.moved((z, y, x))
-        bounds = zip(inside.start_zyx, inside.stop_zyx, self.region.shape_zyx, strict=True)
-        if not all(0 <= a < b <= size for a, b, size in bounds):
+        if min(wanted.shape_zyx) < 1 or not self.region.contains(wanted):
             raise ValueError(
                 f"the box [{wanted}] is empty or leaves the region [{self.region}] that is stored; "
                 f"choose one inside it, or predict a larger region"
             )
-        return self.store[(..., *inside.slices)].read(order="C").result()
+        z, y, x = (-n for n in self.region.start_zyx)
+        return self.store[(..., *wanted.moved((z, y, x)).slices)].read(order="C").result()
 
 
 def open_prediction(path: str | Path) -> Stored:

@@ -10,32 +10,28 @@ Killed, it leaves no OUTPUT.zarr; the same command then goes on where it stopped
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import json
 import logging
 import math
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from absl import app, flags
-from tqdm import tqdm
 
 from maemem.data import ledger, omezarr, volumes
 from maemem.data.formats import VoxelSize
 from maemem.data.readers import Source, identify, open_source
 from maemem.geometry import Zyx, blocks, format_zyx
-from maemem.logs import log_to_terminal
+from maemem.logs import log_to_terminal, showing_progress
 
 # Not __name__: as a command, this module is called __main__.
 log = logging.getLogger("maemem.data.convert")
 
 _MAX_SHARD_BYTES = 64 << 20
-_LOG_EVERY_SECONDS = 30
 
 
 def convert(
@@ -203,36 +199,17 @@ def _write_blocks(source: Source, plan: _Plan, partial: Path, progress: bool) ->
     missing = [block for block in every if str(block) not in finished]
     if finished:
         log.info("going on: %d of %d blocks are missing", len(missing), len(every))
-    voxels_left = sum(math.prod(block.shape_zyx) for block in missing)
+    itemsize = source.dtype.itemsize
+    left = itemsize * sum(math.prod(block.shape_zyx) for block in missing)
+    total = itemsize * math.prod(source.shape_zyx)
     with (
         ledger.appending(partial) as record,
-        _progress(source, voxels_left, progress) as advance,
+        showing_progress(log, "converted", "B", total=total, left=left, shown=progress) as advance,
     ):
         for block in missing:
             store[block.slices].write(source.read(block)).result()
             record(str(block))
-            advance(math.prod(block.shape_zyx))
-
-
-@contextlib.contextmanager
-def _progress(source: Source, voxels_left: int, shown: bool) -> Iterator[Callable[[int], None]]:
-    """What is to be told the number of voxels of each block that is finished."""
-    itemsize = source.dtype.itemsize
-    total = math.prod(source.shape_zyx) * itemsize
-    done = total - voxels_left * itemsize
-    on_terminal = shown and sys.stderr.isatty()
-    logged = time.monotonic()
-
-    def advance(voxels: int) -> None:
-        nonlocal done, logged
-        done += voxels * itemsize
-        bar.update(voxels * itemsize)
-        if shown and not on_terminal and time.monotonic() - logged > _LOG_EVERY_SECONDS:
-            logged = time.monotonic()
-            log.info("converted %.1f of %.1f MB", done / 1e6, total / 1e6)
-
-    with tqdm(total=total, initial=done, unit="B", unit_scale=True, disable=not on_terminal) as bar:
-        yield advance
+            advance(itemsize * math.prod(block.shape_zyx))
 
 
 def _finish(partial: Path, target: Path, plan: _Plan) -> None:

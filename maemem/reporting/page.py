@@ -12,7 +12,8 @@ from maemem.pictures import ERROR_COLOURS
 from maemem.reporting.errors import Spot
 from maemem.reporting.markup import Html, element, join, page, picture, section, table, text
 
-OWN_METHOD = "network"
+# What the network's own segmentation is called among the methods.
+NETWORK = "network"
 
 # What a score is called; lower is better of the first, higher of the second.
 _LOWER = {
@@ -144,7 +145,7 @@ def score_rows(
     leaves = {name: value for name, value in tree.items() if not isinstance(value, Mapping)}
     if leaves:
         names = [name for name in path if name != "baselines"] + [""] * 2
-        yield (names[0], names[1], " / ".join(names[2:-2]) or OWN_METHOD), leaves
+        yield (names[0], names[1], " / ".join(names[2:-2]) or NETWORK), leaves
     for name, value in tree.items():
         if isinstance(value, Mapping):
             yield from score_rows(value, (*path, name))
@@ -172,9 +173,9 @@ def _chief(rows: Sequence) -> Html:
     chosen = "test" if "test" in sets else sets[-1] if sets else ""
     blocks = []
     for (name, volume, method), scores in rows:
-        if name != chosen or method != OWN_METHOD:
+        if name != chosen or method != NETWORK:
             continue
-        others = {p[2]: s for p, s in rows if p[:2] == (name, volume) and p[2] != OWN_METHOD}
+        others = {p[2]: s for p, s in rows if p[:2] == (name, volume) and p[2] != NETWORK}
         cards = []
         for score in [s for s in _CHIEF if scores.get(s) is not None][:4]:
             beside = [f"{m} {_number(s[score])}" for m, s in others.items() if score in s]
@@ -197,7 +198,7 @@ def _scores(rows: Sequence, tuned: Mapping[str, Any]) -> Html:
     headings = ["set", "volume", "method"]
     headings += [_NAMES.get(name, name) + arrows.get(name, "") for name in columns]
     cells = [[*place, *(_number(scores.get(name)) for name in columns)] for place, scores in rows]
-    own = [i for i, (place, _) in enumerate(rows) if place[2] == OWN_METHOD]
+    own = [i for i, (place, _) in enumerate(rows) if place[2] == NETWORK]
     parts = [table(headings, cells, numeric_from=3, strong=own)]
     parts.append(element("p", text("↓ lower is better, ↑ higher is better."), "faint"))
     if tuned:

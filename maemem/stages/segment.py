@@ -29,6 +29,7 @@ from maemem.config import Config
 from maemem.data.ledger import write_durably
 from maemem.geometry import Box
 from maemem.objectives.affinity import Affinity
+from maemem.reporting.page import NETWORK
 from maemem.segmentation.contingency import contingency
 from maemem.segmentation.decoders import Thresholds, candidates, check_grid, decode
 from maemem.segmentation.intensity import intensity_affinities
@@ -37,9 +38,6 @@ from maemem.stages.predict import SETS
 from maemem.training.progress import progress_bar
 
 log = logging.getLogger(__name__)
-
-# What the network's own segmentation is called among the methods.
-NETWORK = "network"
 
 
 def run(config: Config, workdir: pathlib.Path) -> None:

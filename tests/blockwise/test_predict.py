@@ -281,7 +281,7 @@ def test_metadata_as_zarr_python_reads_them(tmp_path):
 
 
 def test_progress_in_the_log(tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr("maemem.blockwise.predict._LOG_EVERY_SECONDS", -1)
+    monkeypatch.setattr("maemem.logs._LOG_EVERY_SECONDS", -1)
     volume = stored_volume(tmp_path / "raw.zarr", grey_values((20, 100, 100)))
     with caplog.at_level(logging.INFO, logger="maemem.blockwise"):
         run(volume, tmp_path / "a.zarr", region=volume.region, block_zyx=(20, 104, 104))
