@@ -43,7 +43,10 @@ def main(argv: list[str]) -> None:
     try:
         unknown = [name for name in config.stages if name not in stages]
         if unknown:
-            raise ValueError(f"unknown stages {unknown}; choose from {list(stages)}")
+            raise ValueError(
+                f"unknown stages {unknown}; choose from {list(stages)}, and write several as in "
+                f"--config.stages=\"('predict','segment')\""
+            )
         join_cluster()
         alone = [name for name in config.stages if name not in ("pretrain", "finetune")]
         if alone and jax.process_count() > 1:

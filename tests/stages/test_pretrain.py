@@ -71,6 +71,7 @@ def test_another_config_is_refused(pretrained):
         ({"data__train__unlabelled__path": ""}, "has no path"),
         ({"model__dtype": "float8"}, "'float8' is unknown"),
         ({"stages": "('finish',)"}, "unknown stages"),
+        ({"stages": "predict,segment"}, "write several as in"),
         (
             {"data__validation__labelled__path": "synthetic:?shape_zyx=12,64,64&seed=0"},
             "'train' and 'validation' share voxels",
