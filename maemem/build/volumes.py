@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import logging
 import pathlib
 from typing import NamedTuple
@@ -69,15 +70,14 @@ def check_sets(config: Config, workdir: pathlib.Path) -> None:
         or thresholds were tuned on, must not be scored as new.
       FileNotFoundError: if a path does not exist.
     """
-    opened: dict[str, list[Volume]] = {name: [] for name in ("train", "validation", "test")}
-    for name, volumes in opened.items():
-        for entry in config.data[name].values():
-            whole = open_raw(config, entry, workdir)
-            if entry.labels:
-                open_labels(config, entry, workdir, whole)
-            scored_box(entry, whole)
-            volumes.append(whole.cut(entry.region))
-    check_disjoint(opened)
+    sets = {name: config.data[name].values() for name in ("train", "validation", "test")}
+    wholes = {name: [open_raw(config, e, workdir) for e in sets[name]] for name in sets}
+    pairs = {name: list(zip(sets[name], wholes[name], strict=True)) for name in sets}
+    check_disjoint({n: [whole.cut(e.region) for e, whole in pairs[n]] for n in sets})
+    for entry, whole in itertools.chain(*pairs.values()):
+        scored_box(entry, whole)
+        if entry.labels:
+            open_labels(config, entry, workdir, whole)
 
 
 def scored_box(entry: Config, raw: Volume) -> Box:
