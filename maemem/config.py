@@ -42,7 +42,8 @@ def volume(
         `synthetic:?shape_zyx=64,256,256&voxel_size_nm=30,6,6&seed=0`. Relative to `data.root`.
       labels: its instances, a volume of the same shape, or `synthetic:…&show=neurites`; 0 is
         background. Empty: it has none. Pre-training never looks at them.
-      unlabelled: the id of voxels that nobody labelled; -1: all are.
+      unlabelled: the id of voxels that nobody labelled; -1: all are, but for those with negative
+        ids, which always count as unlabelled.
       voxel_size_nm: z, y, x; empty: as the volume itself says.
       region: the part to use, in voxels, such as `"0:120, :, :"`; empty: all of it.
       scored: the part of it that scores count, in voxels of the whole; empty: all of `region`.

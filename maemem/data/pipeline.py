@@ -123,7 +123,7 @@ def crop_reader(
 
     def read(samples: range) -> np.ndarray:
         numbers, starts_zyx = draw_crops(seed, samples, shapes_zyx, weights, crop_zyx)
-        return _read_crops([v.store for v in volumes], numbers, starts_zyx, crop_zyx)
+        return np.stack(_read_crops([v.store for v in volumes], numbers, starts_zyx, crop_zyx))
 
     return read
 
@@ -172,24 +172,29 @@ def labelled_reader(
             again = draw_crops(seed, samples, shapes_zyx, weights, crop_zyx, attempt)
             numbers[poor], starts_zyx[poor] = again[0][poor], again[1][poor]
             found[poor] = read_labels(numbers[poor], starts_zyx[poor])
-        return Crops(_read_crops(images, numbers, starts_zyx, crop_zyx), found)
+        return Crops(np.stack(_read_crops(images, numbers, starts_zyx, crop_zyx)), found)
 
     return read
 
 
 def renumber(labels: np.ndarray, unlabelled: int) -> np.ndarray:
-    """Ids of any width as int32: 0 stays 0, the id `unlabelled` becomes −1, others become 1..n."""
+    """Ids of any dtype as int32.
+
+    0 stays 0, the id `unlabelled` and all negative ids become −1, others become numbers from 1 on.
+    """
     renumbered, _ = fastremap.renumber(labels, preserve_zero=True, in_place=False)
     renumbered = renumbered.astype(np.int32)
     if unlabelled >= 0:
         renumbered[labels == unlabelled] = -1
+    if np.issubdtype(labels.dtype, np.signedinteger):
+        renumbered[labels < 0] = -1
     return renumbered
 
 
 def _read_crops(
     stores: Sequence[ts.TensorStore], numbers: np.ndarray, starts_zyx: np.ndarray, crop_zyx: Zyx
-) -> np.ndarray:
-    """Crops `[n z y x]`, in the dtype of the first store."""
+) -> list[np.ndarray]:
+    """Crops `[z y x]`, each in the dtype of its store; labels need not share one."""
     depth, height, width = crop_zyx
     # All reads go out as one ts.Batch, which merges requests for neighbouring chunks of a shard.
     # Only closing it submits them, so they are awaited after it.
@@ -198,7 +203,4 @@ def _read_crops(
             stores[n][z : z + depth, y : y + height, x : x + width].read(batch=batch)
             for n, (z, y, x) in zip(numbers.tolist(), starts_zyx.tolist(), strict=True)
         ]
-    crops = np.empty((len(numbers), *crop_zyx), stores[0].dtype.numpy_dtype)
-    for crop, read in zip(crops, reads, strict=True):
-        crop[...] = read.result()
-    return crops
+    return [read.result() for read in reads]

@@ -165,6 +165,29 @@ def test_where_no_crop_is_rich_enough_the_last_draw_is_taken():
     assert never(range(4)).labels.shape == (4, *CROP)
 
 
+@pytest.mark.parametrize("dtypes", [("uint8", "uint32"), ("uint32", "uint8"), ("int16", "uint64")])
+def test_labels_of_a_set_may_differ_in_dtype(dtypes):
+    """In the dtype of the narrower one, ids of the wider one would wrap around to 0 and 44."""
+    rows = {"uint8": [0, 0, 7, 44], "int16": [0, 0, 7, 300]}
+    rows = [rows.get(dtype, [256, 512, 300, 44]) for dtype in dtypes]
+    ids = [np.tile(np.array(r, d), (4, 16, 3)) for r, d in zip(rows, dtypes, strict=True)]
+    images = [volume(image(array.shape)) for array in ids]
+    labels = [Labels(volume(array), -1) for array in ids]
+    got = labelled_reader(images, labels, [1.0, 1.0], CROP, seed=0)(range(20)).labels
+    numbers, _ = draw_crops(0, range(20), [array.shape for array in ids], [1.0, 1.0], CROP)
+    assert set(numbers) == {0, 1}
+    for crop, number in zip(got, numbers, strict=True):
+        np.testing.assert_array_equal(crop == 0, ids[number] == 0)
+        assert len(np.unique(crop)) == len(set(rows[number]))
+
+
+def test_negative_labels_are_unlabelled():
+    ids = np.array([[[0, -1, 5, -300, 9]]], np.int16)
+    np.testing.assert_array_equal(renumber(ids, -1) < 0, ids < 0)
+    np.testing.assert_array_equal(renumber(ids, -1) == 0, ids == 0)
+    np.testing.assert_array_equal(renumber(ids, 9) == -1, (ids < 0) | (ids == 9))
+
+
 def test_background_itself_may_be_what_is_unlabelled():
     np.testing.assert_array_equal(renumber(np.array([[[0, 5, 5, 9]]]), 0), [[[-1, 1, 1, 2]]])
     np.testing.assert_array_equal(renumber(np.array([[[0, 5, 5, 9]]]), -1), [[[0, 1, 1, 2]]])
