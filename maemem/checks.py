@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from maemem.config import Config
@@ -67,8 +68,7 @@ def _check_common(config: Config) -> None:
     _check_triple("data.crop_zyx", config.data.crop_zyx)
     _check_triple("model.patch_zyx", config.model.patch_zyx)
     _check_size("model.encoder", config.model.encoder)
-    low, high = config.data.intensity_range
-    _expect("data.intensity_range", (low, high), low < high, "a lower and a higher intensity")
+    _check_range("data.intensity_range", config.data.intensity_range)
     _expect("seed", config.seed, 0 <= config.seed < 2**32, "from 0 to 2**32 - 1")
     for name, least in (("cache_bytes", 0), ("prefetch", 0), ("read_threads", 1)):
         value = config.runtime[name]
@@ -86,6 +86,12 @@ def _check_training(stage: str, settings: Config) -> None:
 def _check_triple(name: str, triple: Any) -> None:
     whole = all(isinstance(n, int) and n > 0 for n in triple)
     _expect(name, triple, len(triple) == 3 and whole, "three positive whole numbers z, y, x")
+
+
+def _check_range(name: str, ends: Any) -> None:
+    numbers = all(isinstance(n, int | float) and math.isfinite(n) for n in ends)
+    fits = not ends or (len(ends) == 2 and numbers and ends[0] < ends[1])
+    _expect(name, ends, fits, "a lower and a higher intensity, or () for the 0 to 255 of uint8")
 
 
 def _check_size(name: str, size: Config) -> None:

@@ -20,6 +20,9 @@ RUNTIME_FIELDS = (
     *("predict.batch_size", "predict.memory_bytes"),
 )
 
+# What an empty data.intensity_range means; volumes of other dtypes must name theirs.
+UINT8_RANGE = (0.0, 255.0)
+
 # In a path of a config, this stands for the workdir of the run itself.
 WORKDIR = "{workdir}"
 
@@ -104,7 +107,7 @@ def _common() -> Config:
     config.data.validation = ConfigDict()  # Held out: evaluations, and the tuning of thresholds.
     config.data.test = ConfigDict()  # Predicted and scored, once thresholds are frozen.
     config.data.crop_zyx = (6, 96, 96)  # What a network sees at once, in voxels.
-    config.data.intensity_range = (0.0, 255.0)  # Raw intensities that become −1 and 1.
+    config.data.intensity_range = ()  # Raw intensities that become −1 and 1; (): `UINT8_RANGE`.
 
     config.model = ConfigDict()
     config.model.patch_zyx = (1, 16, 16)  # In voxels; the crop is a multiple.

@@ -3,9 +3,12 @@
 import dataclasses
 import itertools
 import runpy
+import sys
 
 import jax
 import pytest
+from absl import flags
+from ml_collections import config_flags
 
 from maemem.build.networks import reconstruction, segmentation, target
 from maemem.build.networks import test_time_views as views_of
@@ -55,6 +58,33 @@ def test_config_builds_its_networks(name, variant):
         assert kernel.shape[1] == config.model.encoder.width
     sets = (config.data.train, config.data.validation)
     assert all(volumes and all(v.weight > 0 for v in volumes.values()) for volumes in sets)
+
+
+def parse(monkeypatch, *overrides):
+    """The demo's config, with overrides as a command line gives them."""
+    arguments = ["main", f"--config={REPOSITORY}/configs/demo.py", *overrides]
+    monkeypatch.setattr(sys, "argv", arguments)  # Where config_flags looks for overrides.
+    values = flags.FlagValues()
+    holder = config_flags.DEFINE_config_file("config", flag_values=values)
+    values(arguments)
+    return holder.value.lock()
+
+
+@pytest.mark.parametrize(
+    ("given", "used"), [("(0.,4000.)", (0, 4000)), ("(-5,70)", (-5, 70)), ("()", (0, 255))]
+)
+def test_a_command_line_may_give_the_intensity_range(monkeypatch, given, used):
+    config = parse(monkeypatch, f"--config.data.intensity_range={given}")
+    check_pretraining(config)
+    assert reconstruction(config).intensity_range == used
+    assert segmentation(config, (30.0, 6.0, 6.0)).intensity_range == used
+
+
+@pytest.mark.parametrize("given", ["(5.,5.)", "(5.,)", "5", "(1,2,3)", "('a','b')", "(0.,1e999)"])
+def test_an_intensity_range_that_is_not_two_numbers_is_refused(monkeypatch, given):
+    config = parse(monkeypatch, f"--config.data.intensity_range={given}")
+    with pytest.raises(ValueError, match=r"data\.intensity_range is .* a lower and a higher"):
+        check_pretraining(config)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from maemem.config import Config
+from maemem.config import UINT8_RANGE, Config
 from maemem.data.augment import Augmentation
 from maemem.data.formats import VoxelSize
 from maemem.geometry import View, Zyx, alike_axes, views
@@ -56,6 +56,12 @@ def _cudnn_attends(sizes: Sequence[Config]) -> bool:
     return fits
 
 
+def intensity_range(config: Config) -> tuple[float, float]:
+    """The raw intensities that become −1 and 1."""
+    low, high = config.data.intensity_range or UINT8_RANGE
+    return float(low), float(high)
+
+
 def reconstruction(config: Config) -> Reconstruction:
     """The pre-training objective with its network."""
     masking = config.pretrain.masking
@@ -67,7 +73,7 @@ def reconstruction(config: Config) -> Reconstruction:
             rotary=config.model.rotary,
             compute=compute(config, config.model.encoder, config.model.decoder),
         ),
-        config.data.intensity_range,
+        intensity_range(config),
         masking.strategy,
         masking.ratio,
         masking.decoded or None,
@@ -118,7 +124,7 @@ def segmentation(config: Config, voxel_size_nm: VoxelSize) -> Segmentation:
     )
     orders = alike_axes(config.data.crop_zyx, _rounded(voxel_size_nm))
     augmentation = Augmentation(orders_zyx=tuple(orders), **config.finetune.augmentation)
-    return Segmentation(network, what, config.data.intensity_range, augmentation)
+    return Segmentation(network, what, intensity_range(config), augmentation)
 
 
 def test_time_views(config: Config, voxel_size_nm: VoxelSize) -> list[View]:

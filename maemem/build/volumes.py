@@ -151,15 +151,16 @@ def _say_once(message: str) -> None:
     log.info(message)
 
 
-def _check_intensities(volume: Volume, intensity_range: tuple[float, float]) -> None:
-    """Refuses labels, and grey values that the range was not chosen for."""
+def _check_intensities(volume: Volume, intensity_range: tuple[float, ...]) -> None:
+    """Refuses labels, and grey values whose range nobody gave."""
     if volume.dtype not in ("uint8", "uint16", "int16", "float32"):
         raise ValueError(
             f"{volume.source} holds {volume.dtype}, which no microscope gives; expected raw "
             f"intensities of uint8, uint16, int16 or float32, not labels"
         )
-    if volume.dtype != "uint8" and tuple(intensity_range) == (0, 255):
+    if volume.dtype != "uint8" and not intensity_range:
         raise ValueError(
-            f"{volume.source} holds {volume.dtype}, but data.intensity_range is that of uint8; "
-            f"give the darkest and the brightest intensity of its tissue"
+            f"{volume.source} holds {volume.dtype}, but data.intensity_range is empty, which means "
+            f"that of uint8; give the darkest and the brightest intensity of its tissue, such as "
+            f"--config.data.intensity_range='(0.,4000.)'"
         )

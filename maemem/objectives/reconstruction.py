@@ -32,9 +32,12 @@ def take_tokens(tokens: Shaped[Array, "b n d"], ids: Int[Array, "b m"]) -> Shape
 def scale_intensities(
     crops: Shaped[Array, "*shape"], intensity_range: tuple[float, float]
 ) -> Float[Array, "*shape"]:
-    """Raw intensities of any dtype as a network sees them: float32, the range made [−1, 1]."""
+    """Raw intensities of any dtype as a network sees them: float32, the range made [−1, 1].
+
+    What lies outside of the range is clipped to its ends.
+    """
     low, high = intensity_range
-    return (crops.astype(jnp.float32) - low) * (2 / (high - low)) - 1
+    return jnp.clip((crops.astype(jnp.float32) - low) * (2 / (high - low)) - 1, -1, 1)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -107,6 +107,8 @@ def test_intensities_reach_the_network_in_range(objective):
     wide = dataclasses.replace(objective, intensity_range=(1000.0, 3000.0))
     image = wide.image(jnp.array([[[[1000, 3000, 2000]]]], jnp.uint16))
     np.testing.assert_allclose(image.ravel(), [-1, 1, 0], atol=1e-6)
+    hot_and_dead = wide.image(jnp.array([[[[32000, 0]]]], jnp.uint16))
+    np.testing.assert_array_equal(hot_and_dead.ravel(), [1, -1])
 
 
 def test_reconstruct_keeps_what_was_visible_and_puts_predictions_elsewhere(objective, params):
