@@ -33,6 +33,7 @@ def check_segmentation(config: Config) -> None:
     channels = config.model.channels
     _expect("model.channels", channels, min(channels, default=0) > 0, "positive whole numbers")
     _choose("objective.kind", config.objective.kind, ("affinity", "bcd"))
+    _check_start(config)
     decay, share = config.finetune.layer_decay, config.finetune.min_foreground
     _expect("finetune.layer_decay", decay, 0 < decay <= 1, "more than 0 and at most 1")
     _expect("finetune.min_foreground", share, 0 <= share <= 1, "a share from 0 to 1")
@@ -81,6 +82,18 @@ def _check_training(stage: str, settings: Config) -> None:
         _expect(f"{stage}.{name}", settings[name], settings[name] > 0, "at least 1")
     _expect(f"{stage}.ema_decay", settings.ema_decay, 0 <= settings.ema_decay < 1, "in [0, 1)")
     _choose(f"{stage}.optimizer.name", settings.optimizer.name, ("adamw", "sgd"))
+
+
+def _check_start(config: Config) -> None:
+    """Refuses to start or freeze an encoder that is not there, and to freeze a random one."""
+    encoder, frozen = config.finetune.encoder, config.finetune.freeze_encoder
+    if config.model.segmenter == "unet":
+        why = "for model.segmenter unet, which has no encoder"
+        fits = f"empty {why}; set --config.finetune.encoder="
+        _expect("finetune.encoder", repr(encoder), not encoder, fits)
+        _expect("finetune.freeze_encoder", frozen, not frozen, f"False {why}")
+    fits = "False where finetune.encoder is empty, or the encoder would keep its random weights"
+    _expect("finetune.freeze_encoder", frozen, bool(encoder) or not frozen, fits)
 
 
 def _check_triple(name: str, triple: Any) -> None:

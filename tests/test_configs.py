@@ -88,6 +88,34 @@ def test_an_intensity_range_that_is_not_two_numbers_is_refused(monkeypatch, give
 
 
 @pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["model.segmenter=unet"], "no encoder; set --config.finetune.encoder=$"),
+        (
+            ["model.segmenter=unet", "finetune.encoder=", "finetune.freeze_encoder=True"],
+            r"freeze_encoder is True; expected: False for model\.segmenter unet",
+        ),
+        (
+            ["finetune.encoder=", "finetune.freeze_encoder=True"],
+            r"where finetune\.encoder is empty",
+        ),
+        (["model.segmenter=unet", "finetune.encoder="], None),
+        (["finetune.freeze_encoder=True"], None),
+        (["finetune.encoder="], None),
+    ],
+)
+def test_what_has_no_pre_trained_encoder_neither_starts_nor_freezes_it(
+    monkeypatch, overrides, message
+):
+    config = parse(monkeypatch, *(f"--config.{field}" for field in overrides))
+    if message:
+        with pytest.raises(ValueError, match=message):
+            check_segmentation(config)
+    else:
+        check_segmentation(config)
+
+
+@pytest.mark.parametrize(
     ("pretraining", "variant", "finetuning", "variants"),
     [
         ("snemi", "base", "snemi", (None, "bcd")),

@@ -62,7 +62,10 @@ class OptimizerSettings:
     def transformation(self) -> optax.GradientTransformation:
         """The optimizer."""
         rate, decay = self.schedule(), self.weight_decay
-        steps = [optax.clip_by_global_norm(self.clip_norm)] if self.clip_norm else []
+        # Before clipping, whose norm is that of what is trained.
+        steps = [_scaled(frozen_scales)] if self.freeze_encoder else []
+        if self.clip_norm:
+            steps.append(optax.clip_by_global_norm(self.clip_norm))
         if self.name == "adamw":
             steps.append(optax.adamw(rate, *self.betas, weight_decay=decay, mask=_is_kernel))
         else:
@@ -70,7 +73,7 @@ class OptimizerSettings:
             steps.append(optax.sgd(rate, momentum=self.momentum))
         if self.layer_decay != 1:
             steps.append(_scaled(lambda updates: layer_scales(updates, self.layer_decay)))
-        if self.freeze_encoder:
+        if self.freeze_encoder:  # Once more, after weight decay.
             steps.append(_scaled(frozen_scales))
         return optax.chain(*steps) if len(steps) > 1 else steps[0]
 

@@ -121,3 +121,14 @@ def test_a_frozen_encoder_does_not_move_even_by_weight_decay(name):
     updates, _ = jax.jit(optimizer.update)(params, optimizer.init(params), params)
     assert all((leaf == 0).all() for leaf in jax.tree.leaves(updates["encoder"]))
     assert all((leaf != 0).all() for leaf in jax.tree.leaves(updates["head"]))
+
+
+def test_clipping_does_not_see_a_frozen_encoder():
+    params = segmenter(False)
+    gradient = jax.tree.map(jnp.ones_like, params)
+    gradient["encoder"] = jax.tree.map(lambda leaf: 1000 * leaf, gradient["encoder"])
+    fields = {"name": "sgd", "warmup_steps": 0, "weight_decay": 0.0, "freeze_encoder": True}
+    optimizer = settings(**fields, clip_norm=1.0).transformation()
+    updates, _ = optimizer.update(gradient, optimizer.init(params), params)
+    # Four ones have the norm 2.
+    np.testing.assert_allclose(updates["head"]["kernel"], -0.1 * 0.5, rtol=1e-5)
