@@ -12,12 +12,12 @@ import pathlib
 import platform
 import subprocess
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
 
-from maemem.config import RUNTIME_FIELDS, Config
+from maemem.config import RUNTIME_FIELDS, UINT8_RANGE, Config
 
 log = logging.getLogger(__name__)
 
@@ -109,16 +109,70 @@ def describe_differences(before: dict[str, Any], config: Config) -> str:
 
     Fields that only say how a run is computed (`RUNTIME_FIELDS`) do not count.
     """
-    old = _flat(before)
-    new = _flat(json.loads(json.dumps(config.to_dict(), default=str)))
-    lines = []
-    for name in sorted(old.keys() | new.keys()):
-        may_change = name.startswith(RUNTIME_FIELDS)
-        if not may_change and old.get(name) != new.get(name):
-            lines.append(
-                f"  {name}: {old.get(name, 'absent')!r} there, {new.get(name, 'absent')!r} now"
-            )
-    return "\n".join(lines)
+    old, new = _fields(before), _fields(config.to_dict())
+    names = [name for name in old | new if not name.startswith(RUNTIME_FIELDS)]
+    return _compare(old, new, names)
+
+
+def check_network(config: Config, checkpoint: pathlib.Path, fields: Sequence[str]) -> None:
+    """Checks that a network was trained with what a config has in some fields.
+
+    Networks whose parameters have the same names and shapes may still see volumes differently.
+    Where there is no record of the training, that is logged, and nothing is checked.
+
+    Args:
+      config: of the run that wants to use the network.
+      checkpoint: where it is, `WORKDIR/STAGE/checkpoints/STEP`; or less of it, if moved. The record
+        is the config.json that lies beside some part of this path.
+      fields: their names.
+
+    Raises:
+      ValueError: if some differ, naming each.
+    """
+    before = _recorded(checkpoint)
+    if before is None:
+        log.warning(
+            "no readable config.json says how %s was trained; make sure that it had the same %s",
+            *(checkpoint, ", ".join(fields)),
+        )
+        return
+    differences = _compare(_fields(before), _fields(config.to_dict()), fields)
+    if differences:
+        raise ValueError(
+            f"the network {checkpoint} was trained with another config; set these fields as they "
+            f"were there (--config.FIELD=VALUE), or use a network trained with those of now:\n"
+            f"{differences}"
+        )
+
+
+def _recorded(checkpoint: pathlib.Path) -> dict[str, Any] | None:
+    """The config that a checkpoint was made with, if it can be read."""
+    # Not above what can be its workdir: what lies there is of something else.
+    for folder in checkpoint.absolute().parents[:3]:
+        try:
+            config = json.loads((folder / "config.json").read_text())["config"]
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        if isinstance(config, dict):
+            return config
+    return None
+
+
+def _compare(old: dict[str, Any], new: dict[str, Any], names: Iterable[str]) -> str:
+    """Those fields that differ, a line each."""
+    return "\n".join(
+        f"  {name}: {old.get(name, 'absent')!r} there, {new.get(name, 'absent')!r} now"
+        for name in sorted(names)
+        if old.get(name) != new.get(name)
+    )
+
+
+def _fields(config: dict[str, Any]) -> dict[str, Any]:
+    """All fields by their full names, with values as a record has them."""
+    fields = _flat(json.loads(json.dumps(config, default=str)))
+    # Empty is another way to say this.
+    fields["data.intensity_range"] = fields.get("data.intensity_range") or list(UINT8_RANGE)
+    return fields
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,10 +1,16 @@
 """What is kept beside a run."""
 
+import json
+import logging
 import os
 import subprocess
 import sys
 
 import pytest
+
+from maemem.build.networks import ENCODER_FIELDS
+from maemem.config import everything
+from maemem.workdir import check_network, describe_differences
 
 COMPILE = """
 import jax, pathlib
@@ -23,3 +29,60 @@ def test_compilations_are_kept_beside_the_run_or_where_jax_is_told(tmp_path, nam
     )
     folders = {path.parent for path in tmp_path.rglob("*-cache")}
     assert folders == {tmp_path / kept}
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """Where a checkpoint would be, in a workdir with its record."""
+    record = {"config": everything().to_dict()}
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").write_text(json.dumps(record))
+    return tmp_path / "run" / "pretrain" / "checkpoints" / "400"
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("patch_zyx", (4, 8, 8), r"model\.patch_zyx: \[1, 16, 16\] there, \[4, 8, 8\] now"),
+        ("encoder.heads", 6, r"model\.encoder\.heads: 12 there, 6 now"),
+        ("rotary", True, r"model\.rotary: False there, True now"),
+    ],
+)
+def test_a_network_that_was_trained_with_another_config_is_refused(
+    checkpoint, field, value, message
+):
+    config = everything()
+    config.model.update_from_flattened_dict({field: value})
+    with pytest.raises(ValueError, match=message):
+        check_network(config, checkpoint, ENCODER_FIELDS)
+
+
+def test_a_network_that_was_trained_with_another_intensity_range_is_refused(checkpoint):
+    config = everything()
+    config.data.intensity_range = (0.0, 4000.0)
+    with pytest.raises(ValueError, match=r"\[0\.0, 255\.0\] there, \[0\.0, 4000\.0\] now"):
+        check_network(config, checkpoint, ENCODER_FIELDS)
+
+
+def test_a_network_that_sees_volumes_in_the_same_way_is_accepted(checkpoint, caplog):
+    config = everything()
+    config.data.intensity_range = (0, 255)  # As by default.
+    config.data.crop_zyx = (12, 96, 96)
+    config.seed = 7
+    check_network(config, checkpoint, ENCODER_FIELDS)
+    assert not caplog.records
+    record = json.loads((checkpoint.parents[2] / "config.json").read_text())["config"]
+    differences = describe_differences(record, config)
+    assert "seed" in differences
+    assert "intensity_range" not in differences
+
+
+@pytest.mark.parametrize("record", [None, "torn", "[]", '{"config": 3}'])
+def test_a_network_without_a_record_is_a_warning(checkpoint, record, caplog):
+    path = checkpoint.parents[2] / "config.json"
+    path.unlink() if record is None else path.write_text(record)
+    # Too far up to be its record.
+    (path.parents[1] / "config.json").write_text('{"config": {}}')
+    with caplog.at_level(logging.WARNING, "maemem"):
+        check_network(everything(), checkpoint, ENCODER_FIELDS)
+    assert "no readable config.json" in caplog.text

@@ -24,6 +24,12 @@ from maemem.objectives.segmentation import Segmentation
 
 log = logging.getLogger(__name__)
 
+# What the parameters of an encoder mean, beyond their names and shapes.
+ENCODER_FIELDS = (
+    *("data.intensity_range", "model.patch_zyx", "model.rotary"),
+    *("model.encoder.width", "model.encoder.depth", "model.encoder.heads"),
+)
+
 _DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
@@ -125,6 +131,12 @@ def segmentation(config: Config, voxel_size_nm: VoxelSize) -> Segmentation:
     orders = alike_axes(config.data.crop_zyx, _rounded(voxel_size_nm))
     augmentation = Augmentation(orders_zyx=tuple(orders), **config.finetune.augmentation)
     return Segmentation(network, what, intensity_range(config), augmentation)
+
+
+def segmenter_fields(config: Config) -> tuple[str, ...]:
+    """What the parameters of a segmenter mean, beyond their names and shapes."""
+    seen = ENCODER_FIELDS if config.model.segmenter == "unetr" else ENCODER_FIELDS[:2]
+    return ("objective.kind", *seen)
 
 
 def test_time_views(config: Config, voxel_size_nm: VoxelSize) -> list[View]:

@@ -17,7 +17,7 @@ from jaxtyping import PyTree
 
 from maemem.blockwise.predict import predict_volume
 from maemem.blockwise.tta import average_over_views, share_known
-from maemem.build.networks import segmentation, test_time_views
+from maemem.build.networks import segmentation, segmenter_fields, test_time_views
 from maemem.build.volumes import check_sets, open_raw
 from maemem.checks import check_segmentation
 from maemem.config import WORKDIR, Config
@@ -25,6 +25,7 @@ from maemem.data.volumes import Volume
 from maemem.geometry import Box
 from maemem.training.checkpoint import read_parameters
 from maemem.training.mesh import batch_sharding, check_divisible, make_mesh, replicated
+from maemem.workdir import check_network
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +49,7 @@ def run(config: Config, workdir: pathlib.Path) -> None:
     check_sets(config, workdir)
     network = pathlib.Path(config.predict.network.replace(WORKDIR, str(workdir))).expanduser()
     params, checkpoint = read_parameters(network, "finetune")
+    check_network(config, checkpoint, segmenter_fields(config))
     identity = {"network": _digest(params), "objective": config.objective.to_dict()}
     mesh = make_mesh()
     params = jax.device_put(params, replicated(mesh))

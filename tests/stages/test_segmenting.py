@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from maemem.blockwise.store import open_prediction, read_labels
+from maemem.config import bcd, markers
 from maemem.stages import evaluate, finetune, predict, segment
 from maemem.training.checkpoint import read_parameters
 from tests import runs
@@ -152,6 +153,30 @@ def test_a_frozen_encoder_stays_as_it_was_pre_trained(whole, tmp_path):
     start, _ = read_parameters(tmp_path / "finetune" / "checkpoints" / "1", "finetune")
     with pytest.raises(AssertionError):
         assert_same(trained["head"], start["head"])
+
+
+@pytest.mark.parametrize("inside", ["", "pretrain/checkpoints", "pretrain/checkpoints/8"])
+def test_an_encoder_that_was_pre_trained_with_another_patch_is_refused(
+    pretrained, tmp_path, inside
+):
+    config = runs.config(
+        finetune__encoder=str(pretrained / inside),
+        model__patch_zyx=(4, 4, 4),
+        model__encoder__heads=3,
+        model__channels=(4, 4),
+    )
+    with pytest.raises(ValueError, match=r"(?s)heads: 2 there, 3 now.*\[4, 4, 4\] now"):
+        finetune.run(config, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("field", ["model.rotary", "objective.kind"])
+def test_a_segmenter_that_was_trained_otherwise_is_refused(whole, tmp_path, field):
+    config = runs.config(predict__network=str(whole[0]), model__rotary=field != "model.rotary")
+    if field == "objective.kind":  # With as many channels.
+        config.objective, config.segment = bcd(), markers()
+    with pytest.raises(ValueError, match=rf"trained with another config(?s:.*) {field}: "):
+        predict.run(config, tmp_path)
 
 
 def test_a_volume_without_labels_cannot_be_learnt_from(tmp_path):
