@@ -188,6 +188,8 @@ def read_truth(config: Config, workdir: pathlib.Path, entry: Config) -> tuple[np
     box = scored_box(entry, raw)
     labels = open_truth(config, entry, workdir, raw).store[box.slices][ts.d[:].translate_to[0]]
     truth = labels.read().result()
+    if np.issubdtype(truth.dtype, np.signedinteger):
+        truth = np.maximum(truth, -1)  # As training has it, all negative ids are unlabelled.
     if entry.unlabelled < 0:
         return truth, box
     return np.where(truth == entry.unlabelled, -1, truth.astype(np.int64)), box

@@ -140,3 +140,14 @@ def test_a_damaged_result_is_named(config, tmp_path):
     (tmp_path / "timings.json").write_text("{")
     with pytest.raises(ValueError, match=r"timings\.json cannot be read"):
         report.run(config, tmp_path)
+
+
+@pytest.mark.parametrize("unlabelled", [-1, 9])
+def test_negative_labels_are_unlabelled_in_scores_as_in_training(config, tmp_path, unlabelled):
+    ids = np.resize(np.array([0, -1, -300, 5, 9], np.int16), (8, 64, 64))
+    np.save(tmp_path / "ids.npy", ids)
+    entry = volume(TISSUE, labels=str(tmp_path / "ids.npy"), unlabelled=unlabelled)
+    entry.voxel_size_nm = (30.0, 6.0, 6.0)
+    truth, _ = read_truth(config, tmp_path, entry)
+    np.testing.assert_array_equal(truth == -1, (ids < 0) | (ids == unlabelled))
+    assert truth.min() == -1
