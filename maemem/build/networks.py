@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 # What the parameters of an encoder mean, beyond their names and shapes.
 ENCODER_FIELDS = (
-    *("data.intensity_range", "model.patch_zyx", "model.rotary"),
+    *("model.patch_zyx", "model.rotary"),
     *("model.encoder.width", "model.encoder.depth", "model.encoder.heads"),
 )
 
@@ -135,7 +135,7 @@ def segmentation(config: Config, voxel_size_nm: VoxelSize) -> Segmentation:
 
 def segmenter_fields(config: Config) -> tuple[str, ...]:
     """What the parameters of a segmenter mean, beyond their names and shapes."""
-    seen = ENCODER_FIELDS if config.model.segmenter == "unetr" else ENCODER_FIELDS[:2]
+    seen = ENCODER_FIELDS if config.model.segmenter == "unetr" else ENCODER_FIELDS[:1]
     return ("objective.kind", *seen)
 
 
