@@ -6,6 +6,9 @@
 DATA/vnc holds train-input.tif and unlabeled.tif, 20×1024×1024 voxels each. Of the labelled volume,
 rows 0 to 511 are trained on and the held-out crops are from rows 512 to 639; the rest belongs to
 the test: no crop is ever taken from it.
+
+Cost and score: 31 minutes on two cores that other work shared; `eval_masked_mse` 0.895, at 75 %
+masking.
 """
 
 from maemem.config import pretraining, transformer, volume
