@@ -10,8 +10,9 @@ from scratch) on sections 0 to 119 of DATA/fib25/train-input.tif, tunes the thre
 Cost and score: 16 minutes on two cores, 11 of them training. Test, two seeds: adapted Rand error
 0.333 and 0.513 (from scratch 0.380 and 0.501), VOI split + merge 1.06 + 1.44 and 1.04 + 2.62 (from
 scratch 0.95 + 1.67 and 1.12 + 2.61). A residual U-Net of similar cost scores 0.420 and 0.78 + 2.19
-(one seed), a watershed of the raw intensities, tuned in the same way, 0.277 and 2.85 + 0.66. So pre-training helps by little, and less than the seed decides:
-these are 500 steps of a light network, and the largest body fills a quarter of the test sections.
+(one seed), a watershed of the raw intensities, tuned in the same way, 0.277 and 2.85 + 0.66. So
+pre-training helps by little, and less than the seed decides: these are 500 steps of a light
+network, and the largest body fills a quarter of the test sections.
 """
 
 from maemem.config import adamw, isotropic_augmentation, segmenting, transformer, volume
