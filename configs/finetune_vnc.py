@@ -8,7 +8,7 @@ Fine-tunes the encoder of `pretrain_vnc.py` to the binary mask and contour of mi
 DATA/vnc/train-input.tif, tunes the thresholds on rows 512 to 639, and scores rows 656 to 1023. The
 truth of the neurites was derived by linking regions of sections, and splits more than it should.
 
-Cost and score: 14 minutes on two cores that other work shared, half of them training; far from
+Cost and score: 19 minutes on two cores that two such runs shared, 15 of them training; far from
 trained after that. Test, mitochondria, one seed: Dice 0.451 (from scratch 0.380), AP-50 0.017
 (0.068), AP-75 0 in both; loss of held-out crops 1.38 (1.50).
 """
