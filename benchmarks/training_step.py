@@ -24,18 +24,15 @@ STARTED = time.perf_counter()
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from absl import app, flags
 from ml_collections import config_flags
 
 from benchmarks.operations import count_products
+from benchmarks.ours.training import ADAMW, random_crops, training
 from maemem.build.networks import reconstruction
-from maemem.build.trainings import optimizer_settings
 from maemem.config import Config
 from maemem.geometry import format_zyx
 from maemem.models.layers import Compute
-from maemem.training.mesh import make_mesh, place
-from maemem.training.step import make_train_step, state_maker
 
 _CONFIG = config_flags.DEFINE_config_file("config", "configs/pretrain_snemi.py", "What to time.")
 _BATCH = flags.DEFINE_integer("batch_size", 16, "Crops in a step.", lower_bound=1)
@@ -45,32 +42,16 @@ _PRODUCT = flags.DEFINE_integer("product", 2048, "Width of the matrices of the p
 
 
 def main(argv: list[str]) -> None:
-    config, mesh = _CONFIG.value, make_mesh()
+    config = _CONFIG.value
     objective = reconstruction(config)
-    optimizer = optimizer_settings(config.pretrain.optimizer, config.pretrain.steps)
-    like, make_state = state_maker(
+    shape = (_BATCH.value, *config.data.crop_zyx)
+    step, _ = training(
         lambda key: objective.init(key, config.data.crop_zyx),
-        optimizer.transformation(),
-        seed=0,
-        ema=False,
-        mesh=mesh,
-        fsdp=False,
-    )
-    z, y, x = config.data.crop_zyx
-    shape = (_BATCH.value, z, y, x)
-    crops = place(np.random.default_rng(0).integers(0, 256, shape, np.uint8), mesh)
-    step = make_train_step(
         objective.loss,
-        optimizer.transformation(),
-        optimizer.schedule(),
-        like,
-        seed=0,
-        ema_decay=0.0,
-        accumulation=1,
-        mesh=mesh,
-        fsdp=False,
+        random_crops(*shape),
+        ADAMW,
     )
-    state = jax.block_until_ready(step(make_state(), crops)[0])
+    step()
     cold = time.perf_counter() - STARTED
 
     left = jax.random.normal(jax.random.key(0), (_PRODUCT.value, _PRODUCT.value), jnp.float32)
@@ -80,7 +61,7 @@ def main(argv: list[str]) -> None:
     for _ in range(_REPEATS.value):
         products.append([seconds(lambda: product(left, left)) for _ in range(_PRODUCTS.value)])
         began = time.perf_counter()
-        state = jax.block_until_ready(step(state, crops)[0])
+        step()
         steps.append(time.perf_counter() - began)
     operations = product_operations(config, shape)
     of_product = 2 * _PRODUCT.value**3

@@ -57,7 +57,8 @@ def check_segmentation(config: Config) -> None:
         named = "seed_distance" in config.segment.grid
         fits = named == config.objective.distance
         _expect("objective.distance", config.objective.distance, fits, "as segment.grid has it")
-    scores = ("adapted_rand", "voi", "ap50", "ap75", "dice")
+    _choose("segment.fragments", config.segment.fragments, ("steepest", "distance"))
+    scores = ("adapted_rand", "voi", "ap50", "ap75", "ap", "dice")
     _choose("segment.select_by", config.segment.select_by, scores)
     for name in config.segment.baselines:
         _choose("segment.baselines", name, ("fragments", "intensity"))

@@ -290,10 +290,11 @@ def _segmentation(method: str, grid: dict[str, tuple], select_by: str) -> Config
     return ConfigDict(
         {
             "method": method,  # waterz, mutex or markers.
+            "fragments": "steepest",  # waterz: or "distance", around what is far from membranes.
             "sectionwise": False,  # waterz: fragments that do not cross sections.
             "grid": grid,  # All combinations are tried on the validation set.
             "smallest": 128,  # Objects of fewer voxels are removed.
-            "select_by": select_by,  # Or "voi", "ap50", "ap75" or "dice".
+            "select_by": select_by,  # Or "voi", "ap50", "ap75", "ap" or "dice".
             # Segmented and scored beside it: "fragments", which waterz put it together from, and
             # "intensity", affinities made of the raw grey values, tuned in the same way.
             "baselines": (),

@@ -6,15 +6,17 @@ fragments for all scores, and one agglomeration for all of its thresholds.
 
 from __future__ import annotations
 
+import functools
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Integer, UInt32
 
 from maemem.geometry import Zyx
-from maemem.segmentation.agglomeration import SCORES, agglomerate, fragments
+from maemem.segmentation.agglomeration import SCORES, agglomerate
+from maemem.segmentation.agglomeration import fragments as cut_up
 from maemem.segmentation.instances import compact, remove_small
 from maemem.segmentation.markers import MarkerThresholds, marker_watershed
 from maemem.segmentation.mutex import mutex_watershed
@@ -48,6 +50,7 @@ def candidates(
     *,
     smallest: int,
     sectionwise: bool = False,
+    fragments: str = "steepest",
     offsets_zyx: Sequence[Zyx] = (),
 ) -> Iterator[tuple[Thresholds, Labels]]:
     """Objects by every combination of a grid.
@@ -59,6 +62,7 @@ def candidates(
       grid: the values to try of each threshold of the method.
       smallest: objects of fewer voxels are removed.
       sectionwise: of waterz: whether fragments stay within a section.
+      fragments: of waterz: how they are made, one of `agglomeration.FRAGMENTS`.
       offsets_zyx: of mutex: one for each channel.
 
     Returns:
@@ -68,10 +72,9 @@ def candidates(
       ValueError: if the method is unknown, the grid is not the method's, or a value is impossible.
     """
     check_grid(method, grid)
-    if method == "waterz":
-        found = _waterz(prediction, grid, sectionwise)
-    elif method == "fragments":
-        found = _fragments(prediction, grid, sectionwise)
+    if method in ("waterz", "fragments"):
+        cut = functools.partial(cut_up, prediction, sectionwise=sectionwise, method=fragments)
+        found = _waterz(prediction, grid, cut) if method == "waterz" else _fragments(grid, cut)
     elif method == "mutex":
         found = _mutex(prediction, grid, offsets_zyx)
     else:
@@ -111,17 +114,17 @@ def _combinations(grid: Grid, names: Sequence[str]) -> Iterator[Thresholds]:
 
 
 def _fragments(
-    prediction: Prediction, grid: Grid, sectionwise: bool
+    grid: Grid, cut: Callable[..., np.ndarray]
 ) -> Iterator[tuple[Thresholds, Integer[np.ndarray, "z y x"]]]:
     for cuts in _combinations(grid, ("low", "high")):
-        yield cuts, fragments(prediction, **cuts, sectionwise=sectionwise)
+        yield cuts, cut(**cuts)
 
 
 def _waterz(
-    prediction: Prediction, grid: Grid, sectionwise: bool
+    prediction: Prediction, grid: Grid, cut: Callable[..., np.ndarray]
 ) -> Iterator[tuple[Thresholds, Integer[np.ndarray, "z y x"]]]:
     falling = sorted(grid["threshold"], reverse=True)
-    for cuts, pieces in _fragments(prediction, grid, sectionwise):
+    for cuts, pieces in _fragments(grid, cut):
         for score in grid["score"]:
             merged = agglomerate(prediction, pieces, falling, score)
             for threshold, labels in zip(falling, merged, strict=True):

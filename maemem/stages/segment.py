@@ -111,6 +111,7 @@ def _settings(config: Config, method: str) -> dict[str, Any]:
         # Fragments are what they are; most are small.
         "smallest": 0 if method == "fragments" else config.segment.smallest,
         "sectionwise": config.segment.sectionwise,
+        "fragments": config.segment.fragments,
         "offsets_zyx": offsets,
     }
 

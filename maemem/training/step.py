@@ -83,7 +83,11 @@ def state_maker(
         shapes,
         shardings,
     )
-    return abstract, lambda: jax.jit(make, out_shardings=shardings)(key)
+    # Code that runs once: on CPUs it would take five times as long to compile as polished code.
+    on_cpu = mesh.devices.flat[0].platform == "cpu"
+    options = {"xla_backend_optimization_level": 0} if on_cpu else {}
+    maker = jax.jit(make, out_shardings=shardings, compiler_options=options)
+    return abstract, lambda: maker(key)
 
 
 def batch_size(batch: PyTree) -> int:

@@ -59,6 +59,61 @@ def test_affinities_belong_to_the_voxel_before(axis):
     assert parts(fragments(ideal_affinities(labels), 0.1, 0.9)) == parts(labels)
 
 
+def slabs(shape_zyx, sizes, axis):
+    """Slabs across an axis, with a voxel of membrane between two (−1): labels, and affinities."""
+    labels = np.full(shape_zyx, -1)
+    along, start = np.moveaxis(labels, axis, 0), 0
+    for i, size in enumerate(sizes, 1):
+        along[start : start + size], start = i, start + size + 1
+    affinities = np.where(labels > 0, 1.0, 0.2).astype(np.float32)
+    return labels, np.stack([affinities] * 3)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_distance_fragments_lie_around_what_is_far_from_membranes(axis):
+    labels, affinities = slabs((15, 15, 15), (5, 9), axis)
+    pieces = fragments(affinities, 0.1, 0.5, method="distance")
+    assert pieces.dtype == np.uint64
+    assert (pieces > 0).all()  # Membranes belong to what they touch.
+    bodies = np.maximum(labels, 0)
+    assert parts(np.where(bodies, pieces, 0)) == parts(bodies)
+    without = fragments(affinities, 0.3, 0.5, method="distance")
+    assert parts(without) == parts(bodies)
+
+
+def test_a_gap_in_a_membrane_joins_steepest_fragments_but_not_those_by_distance():
+    labels, affinities = slabs((15, 15, 31), (15, 15), axis=2)
+    affinities[:, 7, 7, 15] = 1.0
+    (leaky,) = parts(fragments(affinities, 0.3, 0.99))
+    assert leaky >= frozenset(np.flatnonzero(labels > 0).tolist())
+    pieces = fragments(affinities, 0.3, 0.99, method="distance")
+    assert not set(pieces[labels == 1]) & set(pieces[labels == 2])
+
+
+@pytest.mark.parametrize("value", [0.0, 0.4, 1.0])
+def test_distance_fragments_of_nothing_but_membrane_or_body(value):
+    affinities = np.full((3, 4, 5, 6), value, np.float32)
+    pieces = fragments(affinities, 0.1, 0.5, method="distance")
+    assert np.unique(pieces).tolist() == [int(value == 1.0)]
+    (merged,) = agglomerate(affinities, pieces, [0.5])
+    np.testing.assert_array_equal(merged > 0, pieces > 0)
+
+
+def test_distance_fragments_of_sections_look_at_affinities_within_them():
+    labels, affinities = slabs((3, 15, 31), (15, 15), axis=2)
+    affinities[0] = 0.0
+    pieces = fragments(affinities, 0.0, 0.5, sectionwise=True, method="distance")
+    assert pieces.max() == 6
+    for section, truth in zip(pieces, labels, strict=True):
+        assert len(np.unique(section[truth == 1])) == len(np.unique(section[truth == 2])) == 1
+    assert fragments(affinities, 0.0, 0.7, method="distance").max() == 0
+
+
+def test_unknown_fragments_are_refused():
+    with pytest.raises(ValueError, match="choose one of"):
+        fragments(np.zeros((3, 2, 2, 2), np.float32), 0.1, 0.5, method="flattest")
+
+
 def test_sections_share_no_fragment_until_agglomerated():
     labels = cells(np.random.default_rng(0))
     affinities = ideal_affinities(labels)
