@@ -42,7 +42,8 @@ def get_config():
     config.predict.stride_zyx = (32, 32, 32)
     config.predict.batch_size = 4
     config.predict.views = "one"
-    # All of this tissue is labelled: no voxel is background, and few should become it.
-    config.segment.grid.low = (0.0, 0.1, 0.3)
+    config.segment.fragments = "distance"
+    config.segment.grid.low = (0.0,)  # All of this tissue is labelled: nothing is background.
+    config.segment.grid.high = (0.4, 0.5, 0.6, 0.7, 0.8)
     config.segment.baselines = ("fragments", "intensity")
     return config
