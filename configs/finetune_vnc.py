@@ -27,24 +27,27 @@ def get_config(tissue: str = "mitochondria"):
     regions = {"train": ":, 0:512, :", "validation": ":, 512:640, :", "test": ":, 656:1024, :"}
     for name, region in regions.items():
         config.data[name].vnc = volume("vnc/train-input.tif", region=region, **fields)
+    config.data.crop_zyx = (6, 128, 128)  # 590 nm wide, about a mitochondrion.
     config.model.encoder = transformer(192, 8, 6)
     config.model.rotary = True
     config.model.channels = (8, 16, 32, 64)
-    config.finetune.steps = 300
-    config.finetune.batch_size = 4
+    config.finetune.steps = 800
+    config.finetune.batch_size = 2
     config.finetune.optimizer = adamw(1e-3, 50, 0.05)
     config.finetune.optimizer.clip_norm = 1.0
     config.finetune.log_every = 10
     config.finetune.eval_every = 100
-    config.finetune.eval_crops = 32
+    config.finetune.eval_crops = 16
     config.finetune.checkpoint_every = 100
     config.predict.stride_zyx = (3, 64, 64)
+    config.predict.batch_size = 4
     config.predict.views = "one"
     if tissue == "mitochondria":
         config.objective = bcd(distance=False)
         config.finetune.min_foreground = 0.02
         config.segment = markers(distance=False)
-        config.segment.select_by = "ap75"
+        config.segment.smallest = 1024
+        config.segment.select_by = "ap"
     else:
         config.objective = affinity()
         config.objective.remove_borders = True
