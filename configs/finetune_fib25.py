@@ -10,9 +10,9 @@ from scratch) on sections 0 to 119 of DATA/fib25/train-input.tif, tunes the thre
 Cost and score: 14 minutes on two cores, 11 of them training. Test, two seeds: VOI split + merge
 1.10 + 1.23 and 1.22 + 1.14 (from scratch 1.45 + 1.12 and 0.59 + 2.19), adapted Rand error 0.303 and
 0.304 (from scratch 0.325 and 0.297). A residual U-Net of similar cost, from scratch, is better than
-both: 0.91 + 1.04 and 0.151 (one seed); a watershed of the raw intensities, tuned in the same way, is
-worse: 1.84 + 0.95 and 0.372 (on steepest-ascent fragments 2.85 + 0.66 and 0.277). The largest body
-fills a quarter of the volume, so one merger decides the Rand error: see VOI beside it.
+both: 0.91 + 1.04 and 0.151 (one seed). A watershed of the raw intensities, tuned in the same way,
+is worse: 1.84 + 0.95 and 0.372 (on steepest-ascent fragments 2.85 + 0.66 and 0.277). The largest
+body fills a quarter of the volume, so one merger decides the Rand error: see VOI beside it.
 """
 
 from maemem.config import adamw, isotropic_augmentation, segmenting, transformer, volume

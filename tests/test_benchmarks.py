@@ -1,3 +1,4 @@
+import json
 import pathlib
 import subprocess
 import sys
@@ -8,10 +9,12 @@ from absl import app
 
 from benchmarks.arms import KNOWN_SCORES, check_scores, draw_learning, settings
 from benchmarks.comparisons import COMPARISONS
+from benchmarks.operations import collective_bytes
 from benchmarks.race import ROOT, Side, check, race, summary
 from benchmarks.table import BEGIN, END, tables, write
 from maemem.segmentation.contingency import contingency
 from maemem.segmentation.summary import score_all
+from tests import runs
 
 SIDE = """
 LIBRARIES = ("numpy",)
@@ -146,3 +149,34 @@ def test_sides_agree():
     # Their peers are installed here; those of the others are not.
     command = [sys.executable, "-m", "benchmarks.run", "scores", "targets", "--smoke"]
     subprocess.run([*command, f"--peers={sys.executable}"], check=True, cwd=ROOT)
+
+
+def test_data_parallelism_moves_one_gradient_and_nothing_else():
+    settings = {"model.encoder.width": 48, "model.encoder.depth": 2, "data.crop_zyx": "(4,64,64)"}
+    said = subprocess.run(
+        [
+            *(sys.executable, "-m", "benchmarks.collectives", "--config=configs/demo.py", "--one"),
+            *(f"--config.{name}={value}" for name, value in settings.items()),
+        ],
+        env=runs.environment(4),
+        stdout=subprocess.PIPE,
+        check=True,
+    ).stdout
+    rows = json.loads(said.splitlines()[-1])
+    data, fsdp = rows["data"], rows["fsdp"]
+    assert data["moved"].keys() == {"all-reduce"}
+    # Beside the gradient there are the loss and what is logged.
+    assert 0 <= data["moved"]["all-reduce"] - data["parameters"] < 100
+    assert data["split"] == 0 < fsdp["split"] < fsdp["parameters"] == data["parameters"]
+    # Parameters that are split are gathered once at most, and gradients are reduced once.
+    assert 0 < fsdp["moved"]["all-gather"] <= 1.1 * fsdp["split"]
+    assert sum(fsdp["moved"].values()) <= 1.1 * (fsdp["parameters"] + fsdp["split"])
+
+
+def test_bytes_are_read_from_the_program():
+    program = """
+      %a = (f32[2,3]{1,0}, bf16[4]{0}) all-reduce(%x, %y), channel_id=1
+      %b = f32[8]{0} all-gather-start(f32[4]{0} %z), dimensions={0}
+      ROOT %c = f32[] add(%all-reduce.1, %d)
+    """
+    assert collective_bytes(program) == {"all-reduce": 32, "all-gather": 32}

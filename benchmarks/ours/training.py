@@ -7,13 +7,14 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import PyTree
 
 from maemem.build.networks import compute
 from maemem.config import pretraining
 from maemem.training.mesh import make_mesh, place
 from maemem.training.optimizer import OptimizerSettings
-from maemem.training.step import make_train_step, state_maker
+from maemem.training.step import TrainState, make_train_step, state_maker
 
 LIBRARIES = ("maemem", "jax", "flax")
 # As the stages compute on this machine.
@@ -26,15 +27,8 @@ def training(
     init: Callable, loss: Callable, batch: PyTree, optimizer: dict[str, Any]
 ) -> tuple[Callable[[], None], int]:
     """What does a step of training on a batch, and the number of parameters."""
-    settings = OptimizerSettings(
-        learning_rate=1e-4, warmup_steps=0, steps=10**6, clip_norm=0.0, **optimizer
-    )
-    mesh, transformation = make_mesh(), settings.transformation()
-    placed = {"mesh": mesh, "fsdp": False, "seed": 0}
-    like, make_state = state_maker(init, transformation, ema=False, **placed)
-    train_step = make_train_step(
-        loss, transformation, settings.schedule(), like, ema_decay=0.0, accumulation=1, **placed
-    )
+    mesh = make_mesh()
+    like, make_state, train_step = step_of(init, loss, optimizer, mesh)
     state, batch = make_state(), place(batch, mesh)
 
     def step() -> None:
@@ -42,6 +36,22 @@ def training(
         state = jax.block_until_ready(train_step(state, batch)[0])
 
     return step, sum(leaf.size for leaf in jax.tree.leaves(like.params))
+
+
+def step_of(
+    init: Callable, loss: Callable, optimizer: dict[str, Any], mesh: Mesh, fsdp: bool = False
+) -> tuple[TrainState, Callable[[], TrainState], Callable]:
+    """What a state looks like, what makes one, and the step, as the stages have them."""
+    settings = OptimizerSettings(
+        learning_rate=1e-4, warmup_steps=0, steps=10**6, clip_norm=0.0, **optimizer
+    )
+    transformation = settings.transformation()
+    placed = {"mesh": mesh, "fsdp": fsdp, "seed": 0}
+    like, make_state = state_maker(init, transformation, ema=False, **placed)
+    train_step = make_train_step(
+        loss, transformation, settings.schedule(), like, ema_decay=0.0, accumulation=1, **placed
+    )
+    return like, make_state, train_step
 
 
 def random_crops(*shape: int) -> np.ndarray:
