@@ -16,7 +16,7 @@ import numpy as np
 import waterz
 from jaxtyping import Float, UInt64
 from scipy import ndimage
-from skimage import segmentation
+from skimage import measure, segmentation
 
 from maemem.segmentation.checks import check_probabilities
 
@@ -151,16 +151,17 @@ def _steepest(affinities: np.ndarray, low: float, high: float) -> np.ndarray:
 
 
 def _around_maxima(affinities: np.ndarray, low: float, high: float) -> np.ndarray:
-    # A section has no neighbours along z, so nothing to say about these.
-    mean = affinities[1 if affinities.shape[1] == 1 else 0 : 3].mean(axis=0, dtype=np.float32)
+    # Of a section alone, nothing is known about neighbours along z.
+    known = affinities[1:3] if affinities.shape[1] == 1 else affinities[:3]
+    mean = known.mean(axis=0, dtype=np.float32)
     inside = mean > high
     if inside.all():  # Nothing to be far from.
         return np.ones(mean.shape, np.uint64)
-    distance = ndimage.distance_transform_edt(inside).astype(np.float32)
+    distance = np.asarray(ndimage.distance_transform_edt(inside), np.float32)
     # A ridge's many small maxima become one.
     distance = np.where(inside, ndimage.gaussian_filter(distance, 1.0), 0)
     peaks = inside & (ndimage.maximum_filter(distance, 5) == distance)
-    seeds, _ = ndimage.label(peaks, np.ones((3, 3, 3)))
+    seeds = measure.label(peaks)
     return segmentation.watershed(-distance, seeds, mask=mean > low).astype(np.uint64)
 
 
