@@ -67,6 +67,7 @@ def check_segmentation(config: Config) -> None:
 
 
 def _check_common(config: Config) -> None:
+    _check_triple("data.bin_zyx", config.data.bin_zyx)
     _check_triple("data.crop_zyx", config.data.crop_zyx)
     _check_triple("model.patch_zyx", config.model.patch_zyx)
     _check_size("model.encoder", config.model.encoder)

@@ -101,7 +101,7 @@ def open_raw(config: Config, entry: Config, workdir: pathlib.Path) -> Volume:
       ValueError: if it cannot serve as an image.
       FileNotFoundError: if its path does not exist.
     """
-    volume = _open(config, entry, entry.path, workdir)
+    volume = _open(config, entry, entry.path, workdir, "mean")
     _check_intensities(volume, config.data.intensity_range)
     return volume
 
@@ -113,7 +113,7 @@ def open_labels(config: Config, entry: Config, workdir: pathlib.Path, raw: Volum
       ValueError: if they are of another shape than the volume, or no ids.
       FileNotFoundError: if their path does not exist.
     """
-    labels = _open(config, entry, entry.labels, workdir)
+    labels = _open(config, entry, entry.labels, workdir, "mode")
     if labels.shape_zyx != raw.shape_zyx:
         raise ValueError(
             f"the labels {labels.source} have shape zyx {format_zyx(labels.shape_zyx)}, and their "
@@ -130,14 +130,14 @@ def _entries(config: Config, name: str) -> Config:
     return config.data[name]
 
 
-def _open(config: Config, entry: Config, path: str, workdir: pathlib.Path) -> Volume:
+def _open(config: Config, entry: Config, path: str, workdir: pathlib.Path, method: str) -> Volume:
     volume = open_dataset(
         path,
         root=config.data.root,
         cache=workdir / "cache",
         voxel_size_nm=tuple(entry.voxel_size_nm) or None,
         context=shared_context(config.runtime.cache_bytes),
-    )
+    ).binned(tuple(config.data.bin_zyx), method)
     _say_once(
         f"volume {volume.source}: {format_zyx(volume.shape_zyx)} {volume.dtype} at "
         f"{format_zyx(volume.voxel_size_nm)} nm"

@@ -32,7 +32,7 @@ class Volume:
     store: ts.TensorStore  # [z y x], its origin at 0, already cut to `region`
     voxel_size_nm: VoxelSize  # z y x
     source: str  # URL of the array in full; the same for two volumes that show the same data
-    region: Box  # what `store` shows, in voxels of the whole array
+    region: Box  # what `store` shows, in its voxels, of the whole array
 
     @property
     def shape_zyx(self) -> Zyx:
@@ -53,6 +53,21 @@ class Volume:
         box = Box.parse(region, self.shape_zyx)
         store = self.store[box.slices][ts.d[:].translate_to[0]]
         return dataclasses.replace(self, store=store, region=box.moved(self.region.start_zyx))
+
+    def binned(self, bin_zyx: Zyx, method: str) -> Volume:
+        """The whole of this volume with coarser voxels, computed as they are read.
+
+        Args:
+          bin_zyx: how many voxels make one along each axis; those at the far end may be fewer.
+          method: `mean`, for intensities, or `mode`, the most frequent, for labels.
+        """
+        if bin_zyx == (1, 1, 1):
+            return self
+        store = ts.downsample(self.store, bin_zyx, method)
+        store = store[ts.d[:].label["z", "y", "x"]]
+        z, y, x = store.shape
+        size = tuple(nm * n for nm, n in zip(self.voxel_size_nm, bin_zyx, strict=True))
+        return Volume(store, check_voxel_size(size), self.source, Box((0, 0, 0), (z, y, x)))
 
 
 @functools.cache

@@ -187,6 +187,35 @@ def test_region(tmp_path):
         open_volume(path, voxel_size_nm=SIZE, region="0:6, :, :")
 
 
+def test_bins_are_means_or_most_frequent_ids(tmp_path):
+    array = np.random.default_rng(0).integers(0, 4, (4, 6, 8)).astype(np.uint8) * 60
+    path = write(tmp_path / "a.zarr", "zarr3", array)
+    volume = open_volume(path, voxel_size_nm=(50.0, 4.6, 4.6))
+    assert volume.binned((1, 1, 1), "mean") is volume
+    blocks = array.reshape(4, 3, 2, 4, 2).swapaxes(2, 3).reshape(4, 3, 4, 4)
+    binned = volume.binned((1, 2, 2), "mean")
+    assert binned.voxel_size_nm == (50.0, 9.2, 9.2)
+    assert binned.source == volume.source
+    assert binned.dtype == np.uint8
+    assert binned.shape_zyx == binned.store.shape == (4, 3, 4)
+    np.testing.assert_array_equal(binned.store.read().result(), np.rint(blocks.mean(-1)))
+    part = binned.cut("1:3, :, 2:")
+    assert part.region == Box((1, 0, 2), (3, 3, 4))
+    np.testing.assert_array_equal(part.store.read().result(), np.rint(blocks.mean(-1))[1:3, :, 2:])
+    ids = volume.binned((1, 2, 2), "mode").store.read().result()
+    counts = (blocks[..., None] == np.arange(0, 181, 60)).sum(-2)
+    most = np.take_along_axis(counts, ids[..., None].astype(int) // 60, -1)[..., 0]
+    np.testing.assert_array_equal(most, counts.max(-1))
+
+
+def test_bins_at_the_end_may_be_smaller(tmp_path):
+    path = write(tmp_path / "a.zarr", "zarr3", ARRAY)
+    binned = open_volume(path, voxel_size_nm=SIZE).binned((2, 4, 2), "mean")
+    assert binned.shape_zyx == (3, 2, 4)
+    last = binned.store.read().result()[-1, -1, -1]
+    assert last == np.rint(ARRAY[4:, 4:, 6:].mean())
+
+
 def test_source_is_the_same_however_it_is_named(tmp_path, monkeypatch):
     path = write(tmp_path / "a b.zarr", "zarr3", ARRAY)
     (tmp_path / "link").symlink_to(path)
