@@ -107,7 +107,7 @@ def _common() -> Config:
     config.data.validation = ConfigDict()  # Held out: evaluations, and the tuning of thresholds.
     config.data.test = ConfigDict()  # Predicted and scored, once thresholds are frozen.
     # Voxels that become one as volumes are read: their mean, or of labels the most frequent id.
-    # Whatever else counts voxels, and voxel_size_nm apart, means these.
+    # All that counts voxels counts these; only a volume's voxel_size_nm is that of its own voxels.
     config.data.bin_zyx = (1, 1, 1)
     config.data.crop_zyx = (6, 96, 96)  # What a network sees at once, in voxels.
     config.data.intensity_range = ()  # Raw intensities that become −1 and 1; (): `UINT8_RANGE`.

@@ -42,8 +42,8 @@ def fragments(
     """Cuts the volume into small pieces, by a watershed.
 
     `steepest` climbs the affinities (Zlateski & Seung 2015). `distance` floods from the voxels that
-    are furthest from any membrane (as Funke et al. 2019): fewer fragments, and a gap of some voxels
-    in a membrane joins none of them.
+    are furthest, in voxels, from any membrane (as Funke et al. 2019): fewer fragments, and a gap of
+    some voxels in a membrane joins none of them.
 
     Args:
       affinities: in [0, 1]; the first three channels are used.
@@ -151,6 +151,7 @@ def _steepest(affinities: np.ndarray, low: float, high: float) -> np.ndarray:
 
 
 def _around_maxima(affinities: np.ndarray, low: float, high: float) -> np.ndarray:
+    """A seeded watershed of the distance to the nearest membrane."""
     # Of a section alone, nothing is known about neighbours along z.
     known = affinities[1:3] if affinities.shape[1] == 1 else affinities[:3]
     mean = known.mean(axis=0, dtype=np.float32)
