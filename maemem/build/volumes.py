@@ -14,7 +14,7 @@ from maemem.config import Config
 from maemem.data.crops import check_crops, check_disjoint
 from maemem.data.datasets import open_dataset
 from maemem.data.pipeline import Labels
-from maemem.data.volumes import Volume, shared_context
+from maemem.data.volumes import Binning, Volume, shared_context
 from maemem.geometry import Box, format_zyx
 
 log = logging.getLogger(__name__)
@@ -130,14 +130,16 @@ def _entries(config: Config, name: str) -> Config:
     return config.data[name]
 
 
-def _open(config: Config, entry: Config, path: str, workdir: pathlib.Path, method: str) -> Volume:
+def _open(
+    config: Config, entry: Config, path: str, workdir: pathlib.Path, binning: Binning
+) -> Volume:
     volume = open_dataset(
         path,
         root=config.data.root,
         cache=workdir / "cache",
         voxel_size_nm=tuple(entry.voxel_size_nm) or None,
         context=shared_context(config.runtime.cache_bytes),
-    ).binned(tuple(config.data.bin_zyx), method)
+    ).binned(tuple(config.data.bin_zyx), binning)
     _say_once(
         f"volume {volume.source}: {format_zyx(volume.shape_zyx)} {volume.dtype} at "
         f"{format_zyx(volume.voxel_size_nm)} nm"

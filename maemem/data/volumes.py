@@ -8,6 +8,7 @@ import math
 import os
 import re
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 import numpy as np
 import tensorstore as ts
@@ -20,6 +21,9 @@ from maemem.geometry import Box, Zyx
 DTYPES = ("uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64", "float32")
 IMAGE_SUFFIXES = (".tif", ".tiff", ".png")
 UNFINISHED_SUFFIX = ".partial"
+
+# What coarser voxels hold.
+Binning: TypeAlias = Literal["mean", "mode"]
 
 _FILE_PATTERN = re.compile(r".*\.(tiff?|npy|h5|hdf5?)(:.*)?", re.IGNORECASE)
 _SAME_VOXEL_SIZE = 0.01  # relative: metadata are often rounded
@@ -54,7 +58,7 @@ class Volume:
         store = self.store[box.slices][ts.d[:].translate_to[0]]
         return dataclasses.replace(self, store=store, region=box.moved(self.region.start_zyx))
 
-    def binned(self, bin_zyx: Zyx, method: str) -> Volume:
+    def binned(self, bin_zyx: Zyx, method: Binning) -> Volume:
         """The whole of this volume with coarser voxels, computed as they are read.
 
         Args:

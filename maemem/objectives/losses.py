@@ -27,16 +27,16 @@ def balanced_bce(logits: Maps, targets: Maps, known: Known, bound: float = 10.0)
       bound: the greatest weight of a voxel; 10 is reached at 5 %.
     """
     logits = _only(known, logits)
-    count = _total(known)
+    positive = known & (targets > 0.5)
+    count, positives = _total(known), _total(positive)
 
-    def class_sum(members: Known, cost: Array) -> Array:
-        weight = jnp.minimum(count / jnp.maximum(2 * _total(members), 1), bound)
-        return weight * _total(jnp.where(members, cost, 0))
+    def weight(members: PerChannel) -> PerChannel:
+        return jnp.minimum(count / jnp.maximum(2 * members, 1), bound)
 
-    positive = targets > 0.5
-    # softplus(∓logit) is −log of the probability of 1 and of 0, without overflow.
-    ones = class_sum(known & positive, jax.nn.softplus(-logits))
-    zeros = class_sum(known & ~positive, jax.nn.softplus(logits))
+    # −log of the probability of 1, without overflow; that of 0 is larger by the logit.
+    cost = jax.nn.softplus(-logits)
+    ones = weight(positives) * _total(jnp.where(positive, cost, 0))
+    zeros = weight(count - positives) * _total(jnp.where(known & ~positive, cost + logits, 0))
     return (ones + zeros) / jnp.maximum(count, 1)
 
 
