@@ -8,9 +8,9 @@ Fine-tunes the encoder of `pretrain_vnc.py` to the binary mask and contour of mi
 DATA/vnc/train-input.tif, tunes the thresholds on rows 512 to 639, and scores rows 656 to 1023. The
 truth of the neurites was derived by linking regions of sections, and splits more than it should.
 
-Cost and score: 18 minutes on two cores, 16 of them training. Test, mitochondria, one seed: Dice 0.619
-(from scratch 0.506), AP-50 0.073 (0.041), AP-75 0 (0.013, one object); loss of held-out crops 1.22
-(1.35). So pre-training helps, and the network is far from trained: it still learns when it ends.
+Cost and score: 18 minutes on two cores, 16 of them training. Test, mitochondria, one seed: Dice
+0.619 (from scratch 0.506), AP-50 0.073 (0.041), AP-75 0 (0.013, one object); loss of held-out crops
+1.22 (1.35). So pre-training helps, and the network is far from trained: it still learns at the end.
 """
 
 from maemem.config import adamw, affinity, bcd, markers, segmenting, transformer, volume, waterz
