@@ -5,7 +5,7 @@
 Pre-trains an encoder without labels, fine-tunes it to affinities, and predicts, segments and scores
 tissue that it never saw. Ends by naming the report to open.
 
-Cost and score: 4 min 18 s to 5 min 6 s on two cores; adapted Rand error 0.042 on the test tissue
+Cost and score: four and a half minutes on two cores; adapted Rand error 0.042 on the test tissue
 (its own fragments 1.000, a watershed of the raw intensities 0.123).
 """
 

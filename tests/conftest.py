@@ -21,9 +21,11 @@ REPOSITORY = pathlib.Path(__file__).parents[1]
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Lets all tests, and the runs that they start, share what XLA compiled."""
+    """Lets all tests, and the runs that they start, compile fast and share what XLA compiled."""
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(config.cache.mkdir("compiled")))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+    # Most of a tiny run is compilation, and what is not polished compiles in a fraction of the time.
+    os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 
 @pytest.fixture(scope="session")

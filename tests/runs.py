@@ -83,8 +83,9 @@ def command(workdir: pathlib.Path, **overrides) -> list[str]:
 
 def environment(devices: int, **variables: str) -> dict[str, str]:
     """The environment of a process that sees so many (fake) devices."""
+    flags = os.environ.get("XLA_FLAGS", "")
     return os.environ | {
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "XLA_FLAGS": f"{flags} --xla_force_host_platform_device_count={devices}",
         "NPROC": "8",  # Else eight devices on two cores can starve each other.
         "JAX_PLATFORMS": "cpu",
         **variables,
