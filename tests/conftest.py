@@ -24,7 +24,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Lets all tests, and the runs that they start, compile fast and share what XLA compiled."""
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(config.cache.mkdir("compiled")))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
-    # Most of a tiny run is compilation, and what is not polished compiles in a fraction of the time.
+    # Most of a tiny run is compilation, and code that is not polished compiles far faster.
     os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 
