@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 from absl import app, flags
 from matplotlib.figure import Figure
 
-from benchmarks.comparisons import BASE
+from benchmarks.comparisons import BASE, COMPARISONS
 from benchmarks.race import ROOT, Side, race
 
 _REPEATS = flags.DEFINE_integer("repeats", 3, "Times that a point is measured.", lower_bound=1)
@@ -49,14 +49,8 @@ class Series(NamedTuple):
     varied: Any
 
 
-_STEP = {
-    "crop": (6, 96, 96),
-    "patch": (1, 16, 16),
-    "encoder": BASE,
-    "decoder": (512, 4, 16),
-    "ratio": 0.9,
-    "batch": 4,
-}
+(_ARTICLE,) = COMPARISONS["mae_3d"].work.values()
+_STEP = {**_ARTICLE, "batch": 4}
 _PREDICTION = {
     "folder": "",
     "window": (48, 48, 48),

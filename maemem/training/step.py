@@ -83,7 +83,7 @@ def state_maker(
         shapes,
         shardings,
     )
-    # Code that runs once: on CPUs it would take five times as long to compile as polished code.
+    # It runs once: on CPUs, to polish it would take far longer than to run it.
     on_cpu = mesh.devices.flat[0].platform == "cpu"
     options = {"xla_backend_optimization_level": 0} if on_cpu else {}
     maker = jax.jit(make, out_shardings=shardings, compiler_options=options)
