@@ -157,7 +157,8 @@ def check(ours: Mapping[str, Any], peer: Mapping[str, Any], within: float | None
       RuntimeError: if results, parameters or amounts differ.
     """
     results = [side.get("result", []) for side in (ours, peer)]
-    same = len(results[0]) == len(results[1]) and ours["amount"] == peer["amount"]
+    same = len(results[0]) == len(results[1])
+    same = same and all(ours.get(name) == peer.get(name) for name in ("amount", "windows"))
     if not same or not all(
         math.isclose(*pair, rel_tol=1e-4) for pair in zip(*results, strict=True)
     ):

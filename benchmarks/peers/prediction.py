@@ -1,4 +1,8 @@
-"""MONAI's sliding windows over a volume, from zarr to zarr."""
+"""MONAI's sliding windows over a volume, from zarr to zarr.
+
+The volume is mirrored at its sides by what a window reaches beyond its stride, so that the windows
+are as many as ours, and voxels at a side are seen as often as those in the middle.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ import pathlib
 import torch
 import zarr
 from monai.inferers.utils import sliding_window_inference
+from torch.nn import functional
 
 from benchmarks.peers.training import scale
 from benchmarks.peers.unetr_monai import network
@@ -33,9 +38,13 @@ def prepare(folder, size, window, stride, patch, encoder, channels, outputs, bat
         nonlocal windows
         windows = 0
         volume = scale(torch.from_numpy(source[:]))[None, None]
+        beyond = [w - s for w, s in zip(window, stride, strict=True)]
+        sides = [n for n in reversed(beyond) for _ in range(2)]
+        mirrored = functional.pad(volume, sides, mode="reflect")
         overlap = 1 - stride[0] / window[0]
-        found = sliding_window_inference(volume, window, batch, predict, overlap, "gaussian")
-        values = (found[0] * 255).round().byte().numpy()
+        found = sliding_window_inference(mirrored, window, batch, predict, overlap, "gaussian")
+        inside = (slice(n, n + size) for n in beyond)
+        values = (found[0][:, *inside] * 255).round().byte().numpy()
         target = pathlib.Path(folder) / f"peer{next(numbers)}.zarr"
         chunks = (1, *(min(64, size) for _ in range(3)))
         zarr.create_array(target, data=values, chunks=chunks)
