@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs maemem on a slice of Cloud TPUs: creates the slice, installs this checkout's last commit on all
-# of its hosts, runs there, copies the results here, and deletes the slice, whatever happened.
+# of its hosts, runs there, copies the results here, and deletes the slice, even after an error.
 #
 #   launch/tpu_vm.sh --name=mine --zone=us-west4-a --type=v5litepod-16 --image=v2-alpha-tpuv5-lite \
 #       --shared=10.0.0.2:/runs [--spot] [--tries=10] [--dry_run] \
@@ -99,8 +99,9 @@ folder=$(mktemp -d)
 trap 'delete; rm -rf "$folder"' EXIT
 for ((try = 1; try <= tries; try++)); do
   if create && install && run "$@"; then
-    copy
-    exit
+    copy && exit
+    trap 'rm -rf "$folder"' EXIT
+    fail "the results could not be copied: slice $name in $zone still has them, and costs"
   fi
   if [[ $(state) == ACTIVE ]]; then
     copy || true

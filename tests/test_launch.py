@@ -82,6 +82,7 @@ case "$*" in
   *networkEndpoints*) echo '10.0.0.7;10.0.0.8' ;;
   *"queued-resources create"*) echo ACTIVE > {tmp_path}/state ;;
   *maemem.main*) bash {tmp_path}/fate ;;
+  *--recurse*) test ! -e {tmp_path}/full ;;
 esac
 """
     )
@@ -132,6 +133,13 @@ def test_an_error_on_a_slice_is_not_tried_again(cloud):
     output = launch("tpu_vm.sh", *TPU_VM, "--", *MAEMEM, path=cloud, status=1)
     assert "what ran there is not" in output
     assert asked(cloud).count("create") == asked(cloud).count("delete") == 1
+
+
+def test_results_that_cannot_be_copied_are_not_deleted(cloud):
+    (cloud / "full").touch()
+    output = launch("tpu_vm.sh", *TPU_VM, "--", *MAEMEM, path=cloud, status=1)
+    assert "slice mine in us-west4-a still has them" in output
+    assert "delete" not in asked(cloud)
 
 
 def test_a_slice_is_not_touched_in_a_dry_run(cloud):
