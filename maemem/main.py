@@ -6,7 +6,7 @@ python -m maemem.main --config=configs/demo.py --workdir=runs/demo [--config.FIE
 from __future__ import annotations
 
 import logging
-import pathlib
+import os
 import sys
 
 from absl import app, flags
@@ -31,16 +31,18 @@ def main(argv: list[str]) -> None:
 
     # Imported late: a misspelt flag should not have to wait for JAX.
     import jax
+    from jax.errors import JaxRuntimeError
 
     from maemem.stages import evaluate, finetune, predict, pretrain, report, segment
     from maemem.training.loop import NonFiniteLoss
-    from maemem.training.mesh import join_cluster, on_first_process
-    from maemem.workdir import cache_compilations, claim_workdir, timed
+    from maemem.training.mesh import join_cluster, lost_others, on_first_process
+    from maemem.workdir import cache_compilations, claim_workdir, timed, workdir_folder
 
     modules = (pretrain, finetune, predict, segment, evaluate, report)
     stages = {module.__name__.split(".")[-1]: module.run for module in modules}
-    config, workdir = _CONFIG.value.lock(), pathlib.Path(_WORKDIR.value or "")
+    config = _CONFIG.value.lock()
     try:
+        workdir = workdir_folder(_WORKDIR.value or "")
         unknown = [name for name in config.stages if name not in stages]
         if unknown:
             raise ValueError(
@@ -63,6 +65,16 @@ def main(argv: list[str]) -> None:
     except (ValueError, OSError, NonFiniteLoss) as error:
         log.error("error: %s", error, exc_info=_TRACEBACK.value)
         sys.exit(1)
+    except JaxRuntimeError as error:
+        if not lost_others(type(error)):
+            raise
+        log.error("error: %s", error, exc_info=_TRACEBACK.value)
+        log.error(
+            "process %d of %d stops; if it has lost another, that one's output says why. The same "
+            "command, started again for all, goes on from the last checkpoint",
+            *(jax.process_index(), jax.process_count()),
+        )
+        os._exit(os.EX_TEMPFAIL)
     except KeyboardInterrupt:
         log.error("interrupted; the same command goes on from what is on disk")
         sys.exit(130)

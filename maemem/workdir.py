@@ -43,6 +43,20 @@ def cache_compilations(workdir: pathlib.Path) -> None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
+def workdir_folder(name: str) -> pathlib.Path:
+    """The folder that a name given as the workdir means.
+
+    Raises:
+      ValueError: if it is a URL: checkpoints need what a file system can do.
+    """
+    if "://" in name:
+        raise ValueError(
+            f"workdir {name} is a URL; expected a folder, which all processes of the run see. Copy "
+            f"the results when the run has ended"
+        )
+    return pathlib.Path(name)
+
+
 def claim_workdir(config: Config, workdir: pathlib.Path, stages: Iterable[str]) -> None:
     """Records the config in WORKDIR/config.json, or compares it with what is recorded there.
 

@@ -7,8 +7,10 @@ import operator
 import os
 import pathlib
 import runpy
+import socket
 import subprocess
 import sys
+import time
 
 import numpy as np
 from orbax import checkpoint as ocp
@@ -59,6 +61,19 @@ TINY = {
 }
 
 
+# A run of a stage that is long enough to be caught in the midst of it.
+LONG = {
+    "pretrain": {"pretrain__steps": 120, "pretrain__eval_every": 40},
+    "finetune": {
+        "stages": "('finetune',)",
+        "finetune__encoder": "",
+        "finetune__steps": 120,
+        "finetune__eval_every": 40,
+        "finetune__checkpoint_every": 4,
+    },
+}
+
+
 def config(**overrides) -> Config:
     """The config of a tiny run, for stages that are called from Python."""
     found = runpy.run_path(str(REPOSITORY / "configs" / "demo.py"))["get_config"]()
@@ -74,9 +89,14 @@ def config(**overrides) -> Config:
 
 def command(workdir: pathlib.Path, **overrides) -> list[str]:
     """The command line of a tiny run; `a__b=1` overrides the field `a.b`."""
+    return [sys.executable, "-m", "maemem.main", *arguments(workdir, **overrides)]
+
+
+def arguments(workdir: pathlib.Path, **overrides) -> list[str]:
+    """Those of `command`, for whatever passes them on to maemem."""
     fields = TINY | {name.replace("__", "."): value for name, value in overrides.items()}
     return [
-        *(sys.executable, "-m", "maemem.main", "--config=configs/demo.py", f"--workdir={workdir}"),
+        *("--config=configs/demo.py", f"--workdir={workdir}"),
         *(f"--config.{name}={value}" for name, value in fields.items()),
     ]
 
@@ -114,10 +134,34 @@ def run(workdir: pathlib.Path, *, status: int = 0, devices: int = 1, **overrides
     return output
 
 
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
+    with socket.socket() as server:
+        server.bind(("localhost", 0))
+        return server.getsockname()[1]
+
+
 def metrics(workdir: pathlib.Path, stage: str = "pretrain") -> list[dict[str, float]]:
     """The rows of a training's metrics."""
     lines = (workdir / stage / "metrics.jsonl").read_text().splitlines()
     return [json.loads(line) for line in lines]
+
+
+def rows_written(workdir: pathlib.Path, stage: str = "pretrain") -> int:
+    """How many rows of metrics a training has written."""
+    path = workdir / stage / "metrics.jsonl"
+    return path.read_text().count("\n") if path.exists() else 0
+
+
+def wait_for_rows(
+    process: subprocess.Popen, workdir: pathlib.Path, count: int, stage: str = "pretrain"
+) -> None:
+    """Returns once a run has written so many rows, while it goes on."""
+    deadline = time.monotonic() + 120
+    while rows_written(workdir, stage) < count:
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
 
 
 def parameters(

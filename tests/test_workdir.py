@@ -10,7 +10,7 @@ import pytest
 
 from maemem.build.networks import ENCODER_FIELDS
 from maemem.config import everything
-from maemem.workdir import check_network, describe_differences
+from maemem.workdir import check_network, describe_differences, workdir_folder
 
 COMPILE = """
 import jax, pathlib
@@ -81,3 +81,9 @@ def test_a_network_without_a_record_is_a_warning(checkpoint, record, caplog):
     with caplog.at_level(logging.WARNING, "maemem"):
         check_network(everything(), checkpoint, ENCODER_FIELDS)
     assert "no readable config.json" in caplog.text
+
+
+def test_a_workdir_is_a_folder():
+    assert str(workdir_folder("runs/my run")) == "runs/my run"
+    with pytest.raises(ValueError, match=r"gs://bucket/mine is a URL; expected a folder"):
+        workdir_folder("gs://bucket/mine")

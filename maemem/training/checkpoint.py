@@ -12,6 +12,8 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from jaxtyping import PyTree
 
+from maemem.training.mesh import lost_others
+
 log = logging.getLogger(__name__)
 State = TypeVar("State")
 
@@ -72,7 +74,7 @@ class Checkpoints:
     """The last few states of a run, one folder `FOLDER/STEP` each.
 
     Written in the background, under a temporary name until they are whole. Use it as a context: on
-    leaving, it waits until the last one is written.
+    leaving, it waits until the last one is written, unless other processes were lost.
     """
 
     def __init__(self, folder: pathlib.Path, keep: int):
@@ -85,8 +87,9 @@ class Checkpoints:
     def __enter__(self) -> Checkpoints:
         return self
 
-    def __exit__(self, *_) -> None:
-        self._manager.close()
+    def __exit__(self, kind: type[BaseException] | None, *_) -> None:
+        if not lost_others(kind):  # They would be waited for.
+            self._manager.close()
 
     def save(self, step: int, state: PyTree) -> None:
         """Writes a state, unless that step is there already; returns once it may be donated."""

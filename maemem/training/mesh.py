@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import jax
 import numpy as np
+from jax.errors import JaxRuntimeError
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
@@ -61,6 +62,14 @@ def on_first_process(action: Callable[[], None]) -> None:
             raise ValueError("process 0 has stopped with an error; see its output")
     if failure:
         raise failure
+
+
+def lost_others(kind: type[BaseException] | None) -> bool:
+    """Whether an exception of this kind says that other processes of this run may have ended.
+
+    Then nothing may be done that waits for them, such as JAX's own work at exit.
+    """
+    return kind is not None and issubclass(kind, JaxRuntimeError) and jax.process_count() > 1
 
 
 def make_mesh() -> Mesh:

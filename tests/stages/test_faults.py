@@ -11,46 +11,6 @@ import pytest
 
 from tests import runs
 
-# Long enough to be caught in the midst of it.
-LONG = {
-    "pretrain": {"pretrain__steps": 120, "pretrain__eval_every": 40},
-    "finetune": {
-        "stages": "('finetune',)",
-        "finetune__encoder": "",
-        "finetune__steps": 120,
-        "finetune__eval_every": 40,
-        "finetune__checkpoint_every": 4,
-    },
-}
-
-
-def rows_written(workdir, stage="pretrain") -> int:
-    path = workdir / stage / "metrics.jsonl"
-    return path.read_text().count("\n") if path.exists() else 0
-
-
-def wait_for_rows(process, workdir, count, stage="pretrain"):
-    """Returns once a run has written so many rows, while it goes on."""
-    deadline = time.monotonic() + 120
-    while rows_written(workdir, stage) < count:
-        assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
-    """A long run of a stage that nobody disturbs, made when first asked for."""
-    made = {}
-
-    def find(stage):
-        if stage not in made:
-            made[stage] = tmp_path_factory.mktemp(f"long {stage}")
-            runs.run(made[stage], **LONG[stage])
-        return made[stage]
-
-    return find
-
 
 def assert_same_run(workdir, other, stage="pretrain"):
     """The same parameters, bit for bit, and the same rows, each step once."""
@@ -67,18 +27,18 @@ def assert_same_run(workdir, other, stage="pretrain"):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", LONG)
+@pytest.mark.parametrize("stage", runs.LONG)
 def test_killed_at_random_it_ends_the_same(undisturbed, tmp_path, stage):
     """SIGKILL three times in the midst of training; each time it goes on from a checkpoint."""
     draw = random.Random(time.time_ns())
     for first, last in ((5, 40), (45, 80), (85, 110)):
-        process = runs.start(tmp_path, **LONG[stage])
-        wait_for_rows(process, tmp_path, draw.randint(first, last), stage)
+        process = runs.start(tmp_path, **runs.LONG[stage])
+        runs.wait_for_rows(process, tmp_path, draw.randint(first, last), stage)
         process.kill()
         process.communicate()
         assert process.returncode == -signal.SIGKILL
-        assert rows_written(tmp_path, stage) < 120
-    output = runs.run(tmp_path, **LONG[stage])
+        assert runs.rows_written(tmp_path, stage) < 120
+    output = runs.run(tmp_path, **runs.LONG[stage])
     resumed = int(re.search(r"training from step (\d+) to 120", output)[1])
     assert 76 <= resumed < 120
     assert_same_run(tmp_path, undisturbed(stage), stage)
@@ -86,8 +46,8 @@ def test_killed_at_random_it_ends_the_same(undisturbed, tmp_path, stage):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_asked_to_stop_it_saves_first_and_goes_on_later(undisturbed, tmp_path, number):
-    process = runs.start(tmp_path, **LONG["pretrain"])
-    wait_for_rows(process, tmp_path, 10)
+    process = runs.start(tmp_path, **runs.LONG["pretrain"])
+    runs.wait_for_rows(process, tmp_path, 10)
     process.send_signal(number)
     if number == signal.SIGTERM:  # Some schedulers say it twice.
         process.send_signal(number)
@@ -96,14 +56,14 @@ def test_asked_to_stop_it_saves_first_and_goes_on_later(undisturbed, tmp_path, n
     last = runs.metrics(tmp_path)[-1]["step"]
     assert last < 120
     assert f"saved step {last}" in output
-    assert f"training from step {last} to 120" in runs.run(tmp_path, **LONG["pretrain"])
+    assert f"training from step {last} to 120" in runs.run(tmp_path, **runs.LONG["pretrain"])
     assert_same_run(tmp_path, undisturbed("pretrain"))
 
 
 def test_two_runs_in_one_workdir_are_refused(tmp_path):
-    process = runs.start(tmp_path, **LONG["pretrain"])
-    wait_for_rows(process, tmp_path, 1)
-    output = runs.run(tmp_path, status=1, **LONG["pretrain"])
+    process = runs.start(tmp_path, **runs.LONG["pretrain"])
+    runs.wait_for_rows(process, tmp_path, 1)
+    output = runs.run(tmp_path, status=1, **runs.LONG["pretrain"])
     process.kill()
     process.communicate()
     assert "another process works in" in output
@@ -159,7 +119,7 @@ def test_a_non_finite_loss_stops_the_run(tmp_path):
 @pytest.mark.slow
 def test_scan_remat_and_ema_train(tmp_path):
     """The options that change how a state looks, saved and resumed."""
-    options = LONG["pretrain"] | {
+    options = runs.LONG["pretrain"] | {
         "model__scan": True,
         "runtime__remat": True,
         "pretrain__ema_decay": 0.9,
@@ -167,9 +127,9 @@ def test_scan_remat_and_ema_train(tmp_path):
     }
     runs.run(tmp_path / "whole", **options)
     process = runs.start(tmp_path / "killed", **options)
-    wait_for_rows(process, tmp_path / "killed", 60)
+    runs.wait_for_rows(process, tmp_path / "killed", 60)
     process.kill()
     process.communicate()
-    assert rows_written(tmp_path / "killed") < 120
+    assert runs.rows_written(tmp_path / "killed") < 120
     assert "training from step 0 " not in runs.run(tmp_path / "killed", **options)
     assert_same_run(tmp_path / "killed", tmp_path / "whole")

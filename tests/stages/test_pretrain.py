@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import socket
 
 import matplotlib.image
 import numpy as np
@@ -116,36 +115,3 @@ def test_results_without_their_config_are_refused(pretrained, tmp_path):
     shutil.copytree(pretrained, tmp_path, dirs_exist_ok=True)
     (tmp_path / "config.json").unlink()
     assert "no readable config.json" in runs.run(tmp_path, status=1)
-
-
-def free_port() -> int:
-    with socket.socket() as server:
-        server.bind(("localhost", 0))
-        return server.getsockname()[1]
-
-
-@pytest.mark.slow
-def test_two_processes_train_as_one(pretrained, tmp_path):
-    """As on two hosts: the same losses, and one set of files."""
-    address = f"localhost:{free_port()}"
-    processes = [
-        runs.start(
-            tmp_path,
-            variables={
-                "JAX_COORDINATOR_ADDRESS": address,
-                "JAX_NUM_PROCESSES": "2",
-                "JAX_PROCESS_ID": str(index),
-            },
-        )
-        for index in range(2)
-    ]
-    outputs = [process.communicate(timeout=200)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], "\n".join(outputs)
-    rows, expected = runs.metrics(tmp_path), runs.metrics(pretrained)
-    for name in ("step", "loss", "gradient_norm"):
-        np.testing.assert_allclose(
-            [row[name] for row in rows], [row[name] for row in expected], rtol=1e-4
-        )
-    np.testing.assert_allclose(
-        rows[-1]["eval_masked_mse"], expected[-1]["eval_masked_mse"], rtol=1e-4
-    )
