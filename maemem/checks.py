@@ -59,6 +59,8 @@ def check_segmentation(config: Config) -> None:
         fits = named == config.objective.distance
         _expect("objective.distance", config.objective.distance, fits, "as segment.grid has it")
     _choose("segment.fragments", config.segment.fragments, ("steepest", "distance"))
+    _check_triple("segment.block_zyx", config.segment.block_zyx)
+    _check_triple("segment.halo_zyx", config.segment.halo_zyx)
     scores = ("adapted_rand", "voi", "ap50", "ap75", "ap", "dice")
     _choose("segment.select_by", config.segment.select_by, scores)
     for name in config.segment.baselines:

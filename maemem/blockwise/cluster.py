@@ -6,10 +6,10 @@ import contextlib
 import logging
 import uuid
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
-import dask
-from dask_jobqueue import SLURMCluster
+import dask.config
+from dask_jobqueue.slurm import SLURMCluster
 from distributed import Client, LocalCluster, as_completed, get_worker
 from distributed.diagnostics.plugin import WorkerPlugin
 from distributed.scheduler import KilledWorker
@@ -32,8 +32,8 @@ class _Holder(WorkerPlugin):
         self.work = work
 
 
-def _do(name: str, block: Box) -> None:
-    get_worker().plugins[name].work(block)
+def _do(name: str, block: Box) -> Any:
+    return cast(_Holder, get_worker().plugins[name]).work(block)
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.typing import ArrayLike
 from jaxtyping import PyTree
 
 from maemem.blockwise.engine import Map, open_workers
@@ -87,7 +88,7 @@ class Network:
     digest: str  # of the parameters that are expected there
     voxel_size_nm: VoxelSize
 
-    def __call__(self, crops: np.ndarray) -> jax.Array:
+    def __call__(self, crops: np.ndarray) -> ArrayLike:
         return self._apply(crops)
 
     @functools.cached_property

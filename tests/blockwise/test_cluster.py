@@ -9,13 +9,15 @@ import subprocess
 import sys
 import time
 
-import dask
+import dask.config
 import numpy as np
 import pytest
 
 from maemem.blockwise.engine import do_blocks, open_workers
 from maemem.data import ledger
 from maemem.geometry import blocks
+from maemem.segmentation.region_graph import Merging
+from tests.blockwise import segmentations
 from tests.blockwise.predictions import SHAPE, run
 from tests.blockwise.volumes import grey_values, stored_volume
 from tests.runs import REPOSITORY
@@ -70,6 +72,25 @@ def test_predictions_are_the_same_bytes_here_and_on_workers(tmp_path, workers):
     assert here == files(tmp_path / "there")
 
 
+def dying_cut(folder, affinities):
+    """Kills its own process, once for each of the first two calls."""
+    died = folder / f"died-{len(list(folder.glob('died-*')))}"
+    if died.name != "died-2":
+        died.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return segmentations.linked(affinities)
+
+
+def test_segmentations_are_the_same_bytes_though_workers_are_killed(tmp_path, workers):
+    affinities = segmentations.smooth_affinities(0, (6, 24, 24))
+    options = {"block_zyx": (3, 12, 12), "merging": Merging("median", 0.6), "smallest": 5}
+    segmentations.run(affinities, segmentations.linked, tmp_path / "here" / "a.zarr", **options)
+    cut = functools.partial(dying_cut, tmp_path)
+    segmentations.run(affinities, cut, tmp_path / "there" / "a.zarr", workers=workers, **options)
+    assert files(tmp_path / "here") == files(tmp_path / "there")
+    assert len(list(tmp_path.glob("died-*"))) == 2
+
+
 def test_every_block_is_done_once_and_by_several_processes(tmp_path, workers):
     (tmp_path / "done").mkdir()
     with finished_of(tmp_path) as finished:
@@ -81,6 +102,10 @@ def test_every_block_is_done_once_and_by_several_processes(tmp_path, workers):
     processes = {path.name.split("-")[0] for path in done}
     assert len(processes) == 2
     assert str(os.getpid()) not in processes
+
+
+def test_what_a_block_gives_comes_back(workers):
+    assert set(workers(str, EVERY)) == set(map(str, EVERY))
 
 
 def test_a_block_whose_worker_is_killed_is_done_by_another(tmp_path, workers):
@@ -145,6 +170,8 @@ from pathlib import Path
 import numpy as np
 from maemem.blockwise.engine import open_workers
 from maemem.data.volumes import open_volume
+from maemem.segmentation.region_graph import Merging
+from tests.blockwise import segmentations
 from tests.blockwise.predictions import look_around, run
 
 def slowly(crops):
