@@ -22,7 +22,7 @@ from maemem.segmentation.checks import check_probabilities
 from maemem.segmentation.instances import compact
 from maemem.segmentation.region_graph import SCORES, joined, merge, region_graph
 
-_GRAPH_VOXELS = 1 << 20  # Looked at together; what that takes is dropped before the next ones.
+_GRAPH_VOXELS = 1 << 18  # Looked at together; what that takes is dropped before the next ones.
 _one_at_a_time = threading.Lock()
 
 

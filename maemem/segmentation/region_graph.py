@@ -73,19 +73,25 @@ def joined(
       graphs: of the blocks.
       names: the new name of each id; None: they stay.
     """
-    pairs = np.concatenate([graph.pairs for graph in graphs])
-    statistics = np.concatenate([graph.statistics for graph in graphs])
+    pairs = [graph.pairs for graph in graphs]
     if names is not None:
-        pairs = np.sort(names[pairs], axis=1)
-        apart = pairs[:, 0] != pairs[:, 1]
-        pairs, statistics = pairs[apart], statistics[apart]
-    unique, edges = _unique(pairs)
-    order = np.argsort(edges, kind="stable")
-    starts = np.searchsorted(edges[order], np.arange(len(unique)))
-    if not len(starts):
-        return RegionGraph(unique, statistics)
-    kind = statistics.dtype
-    return RegionGraph(unique, np.add.reduceat(statistics[order], starts, axis=0, dtype=kind))
+        pairs = [np.sort(names[each], axis=1) for each in pairs]
+    apart = [each[:, 0] != each[:, 1] for each in pairs]
+    unique, edges = _unique(np.concatenate([p[a] for p, a in zip(pairs, apart, strict=True)]))
+    like = graphs[0].statistics
+    sums = np.zeros((len(unique), like.shape[1]), like.dtype)
+    parts = np.split(edges, np.cumsum([each.sum() for each in apart])[:-1])
+    for graph, kept, part in zip(graphs, apart, parts, strict=True):
+        _add_rows(sums, part, graph.statistics[kept])
+    return RegionGraph(unique, sums)
+
+
+def _add_rows(sums: np.ndarray, places: np.ndarray, rows: np.ndarray) -> None:
+    """Adds each row at its place, of which few come twice: only new names make them equal."""
+    while len(places):
+        _, first = np.unique(places, return_index=True)
+        sums[places[first]] += rows[first]
+        places, rows = np.delete(places, first), np.delete(rows, first, axis=0)
 
 
 def merge(
