@@ -43,6 +43,8 @@ def get_config():
     config.predict.batch_size = 4
     config.predict.views = "one"
     config.segment.fragments = "distance"
+    config.segment.block_zyx = (96, 256, 256)  # The test region as a whole.
+    config.segment.halo_zyx = (32, 32, 32)
     config.segment.grid.low = (0.0,)  # All of this tissue is labelled: nothing is background.
     config.segment.grid.high = (0.4, 0.5, 0.6, 0.7, 0.8)
     config.segment.baselines = ("fragments", "intensity")

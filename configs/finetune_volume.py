@@ -51,4 +51,6 @@ def get_config(variant: str = ""):
         config.segment.select_by = "ap75"
     else:
         config.segment.baselines = ("fragments", "intensity")
+    if "isotropic" in chosen:
+        config.segment.halo_zyx = (32, 32, 32)
     return config

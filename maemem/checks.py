@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 from maemem.config import Config
@@ -58,6 +59,8 @@ def check_segmentation(config: Config) -> None:
         fits = named == config.objective.distance
         _expect("objective.distance", config.objective.distance, fits, "as segment.grid has it")
     _choose("segment.fragments", config.segment.fragments, ("steepest", "distance"))
+    _check_triple("segment.block_zyx", config.segment.block_zyx)
+    _check_triple("segment.halo_zyx", config.segment.halo_zyx)
     scores = ("adapted_rand", "voi", "ap50", "ap75", "ap", "dice")
     _choose("segment.select_by", config.segment.select_by, scores)
     for name in config.segment.baselines:
@@ -73,9 +76,17 @@ def _check_common(config: Config) -> None:
     _check_size("model.encoder", config.model.encoder)
     _check_range("data.intensity_range", config.data.intensity_range)
     _expect("seed", config.seed, 0 <= config.seed < 2**32, "from 0 to 2**32 - 1")
+    _check_workers(config.runtime.workers)
     for name, least in (("cache_bytes", 0), ("prefetch", 0), ("read_threads", 1)):
         value = config.runtime[name]
         _expect(f"runtime.{name}", value, value >= least, f"at least {least}")
+
+
+def _check_workers(where: str) -> None:
+    counted = re.fullmatch(r"(local|slurm):[1-9]\d*", where)
+    address = re.fullmatch(r"(tcp|tls)://.+", where)
+    fits = "empty, local:N, slurm:N, or the address of a Dask scheduler, tcp://HOST:PORT"
+    _expect("runtime.workers", repr(where), bool(not where or counted or address), fits)
 
 
 def _check_training(stage: str, settings: Config) -> None:

@@ -125,6 +125,10 @@ def _common() -> Config:
     config.runtime.cache_bytes = 1 << 30  # Of decoded chunks, shared by all volumes.
     config.runtime.read_threads = 2  # Batches read at the same time.
     config.runtime.prefetch = 8  # Batches read ahead.
+    # Who predicts and segments the blocks of a volume. Empty: this process. "local:4": so many
+    # processes on this machine. "slurm:20": so many SLURM jobs, set up in Dask's own configuration.
+    # "tcp://HOST:PORT": the workers of a Dask scheduler that is running.
+    config.runtime.workers = ""
     return config
 
 
@@ -251,7 +255,7 @@ def bcd(distance: bool = True) -> Config:
 
 
 def waterz() -> Config:
-    """Watershed fragments of affinities, agglomerated by waterz; for the nearest three."""
+    """Watershed fragments of affinities, agglomerated as waterz does; for the nearest three."""
     return _segmentation(
         "waterz",
         {
@@ -297,6 +301,10 @@ def _segmentation(method: str, grid: dict[str, tuple], select_by: str) -> Config
             "sectionwise": False,  # waterz: fragments that do not cross sections.
             "grid": grid,  # All combinations are tried on the validation set.
             "smallest": 128,  # Objects of fewer voxels are removed.
+            "block_zyx": (64, 256, 256),  # Worked on at once, about; smaller takes less memory.
+            # How far a block sees around itself. With less than the half-width of what is
+            # segmented, watersheds decide otherwise than in the whole, and join what is apart.
+            "halo_zyx": (16, 32, 32),
             "select_by": select_by,  # Or "voi", "ap50", "ap75", "ap" or "dice".
             # Segmented and scored beside it: "fragments", which waterz put it together from, and
             # "intensity", affinities made of the raw grey values, tuned in the same way.

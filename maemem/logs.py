@@ -5,6 +5,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 
 from absl import logging as absl_logging
 from tqdm import tqdm
@@ -29,34 +30,39 @@ def log_to_terminal() -> None:
 
 @contextlib.contextmanager
 def showing_progress(
-    log: logging.Logger, verb: str, unit: str, *, total: int, left: int, shown: bool
-) -> Iterator[Callable[[int], None]]:
-    """What is to be told how much more was done: a bar on a terminal, lines in the log elsewhere.
+    log: logging.Logger, verb: str, *, total: int, missing: int, shown: bool
+) -> Iterator[Callable[[], None]]:
+    """What is to be called after each block: a bar on a terminal, lines in the log elsewhere.
+
+    Both say how many blocks are done, how fast it goes, and how long the rest will take.
 
     Args:
       log: where the lines go.
       verb: what is done, such as "predicted".
-      unit: of the amounts.
-      total: the whole amount.
-      left: what of it was not done before.
+      total: how many blocks there are.
+      missing: how many of them were not done before.
       shown: whether to say anything at all.
     """
     on_terminal = shown and sys.stderr.isatty()
-    done, begun = total - left, time.monotonic()
-    logged, before = begun, done
+    left, begun = missing, time.monotonic()
+    logged = begun
+    if shown and missing < total:
+        log.info("going on: %d of %d blocks are missing", missing, total)
 
-    def advance(amount: int) -> None:
-        nonlocal done, logged
-        done += amount
-        bar.update(amount)
+    def advance() -> None:
+        nonlocal left, logged
+        left -= 1
+        bar.update()
         now = time.monotonic()
         if shown and not on_terminal and now - logged > _LOG_EVERY_SECONDS:
             logged = now
-            rate = (done - before) / (now - begun)
-            amounts = f"{done / 1e6:.1f} of {total / 1e6:.1f} M{unit}"
-            log.info("%s %s, %.3g %s/s", verb, amounts, rate, unit)
+            rate = (missing - left) / (now - begun)
+            log.info(
+                "%s %d of %d blocks, %.3g blocks/s, %s left",
+                *(verb, total - left, total, rate, timedelta(seconds=round(left / rate))),
+            )
 
     with tqdm(
-        total=total, initial=done, unit=unit, unit_scale=True, disable=not on_terminal
+        total=total, initial=total - missing, desc=verb, unit="block", disable=not on_terminal
     ) as bar:
         yield advance

@@ -9,10 +9,10 @@ they are added in the same order.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import json
 import logging
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,11 @@ import tensorstore as ts
 from jax.typing import ArrayLike
 
 from maemem.blockwise import store
+from maemem.blockwise.engine import Map, do_blocks
 from maemem.blockwise.windows import Windows, blend_weights, block_shape, read_mirrored
 from maemem.data import ledger, omezarr
 from maemem.data.volumes import Volume
 from maemem.geometry import Box, Zyx, blocks, format_zyx
-from maemem.logs import showing_progress
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +64,7 @@ def predict_volume(
     memory_bytes: int = 1 << 30,
     chunk_zyx: Zyx | None = None,
     block_zyx: Zyx | None = None,
+    workers: Map = map,
     progress: bool = True,
 ) -> None:
     """Writes the probabilities of every channel in a region, as OME-Zarr 0.5 `[c z y x]`.
@@ -88,6 +89,8 @@ def predict_volume(
       memory_bytes: about what is held of a block; at least a chunk is.
       chunk_zyx: what is read at once later, in voxels; None: see `omezarr.chunk_shape`.
       block_zyx: what is worked on at once, and is one file, whole chunks; None: see `block_shape`.
+      workers: who predicts the blocks, see `engine.open_workers`; for others than this process,
+        `predict` has to be picklable.
       progress: whether to show a progress bar on a terminal, and lines in the log elsewhere.
 
     Raises:
@@ -106,7 +109,7 @@ def predict_volume(
         return
     chunk = chunk_zyx or omezarr.chunk_shape(region.shape_zyx, volume.voxel_size_nm)
     block = block_zyx or _block_shape(job, chunk, memory_bytes)
-    _write(job, target, attributes, chunk, block, progress)
+    _write(job, target, attributes, chunk, block, workers, progress)
 
 
 def _check(region: Box, volume: Volume, dtype: str) -> None:
@@ -146,7 +149,13 @@ def _block_shape(job: _Job, chunk_zyx: Zyx, memory_bytes: int) -> Zyx:
 
 
 def _write(
-    job: _Job, target: Path, attributes: Mapping[str, Any], chunk: Zyx, block: Zyx, progress: bool
+    job: _Job,
+    target: Path,
+    attributes: Mapping[str, Any],
+    chunk: Zyx,
+    block: Zyx,
+    workers: Map,
+    progress: bool,
 ) -> None:
     """Writes the blocks that are missing, then gives the whole its name."""
     if any(b % c for b, c in zip(block, chunk, strict=True)):
@@ -157,41 +166,35 @@ def _write(
     region, channels = job.windows.region, attributes["channels"]
     partial = store.unfinished(target)
     with ledger.held(partial, target, wait=False):
-        ledger.claim(partial, {**attributes, "chunk_zyx": list(chunk), "block_zyx": list(block)})
+        grid = {"chunk_zyx": list(chunk), "block_zyx": list(block)}
+        finished = ledger.claim(partial, {**attributes, **grid})
         array = omezarr.open_array(
             *(partial, region.shape_zyx, job.dtype),
             chunk_zyx=chunk,
             shard_zyx=block,
             channels=len(channels),
         )
-        _write_blocks(job, array, partial, block, progress)
+        do_blocks(
+            functools.partial(_write_block, job, array),
+            list(blocks(region.shape_zyx, block)),
+            finished,
+            verb="predicted",
+            log=log,
+            workers=workers,
+            progress=progress,
+        )
         store.publish(partial, target, job.volume.voxel_size_nm, region, attributes, channels)
     log.info("wrote %s: [%s], channels %s", target, region, ", ".join(channels))
 
 
-def _write_blocks(
-    job: _Job, array: ts.TensorStore, partial: Path, block_zyx: Zyx, progress: bool
-) -> None:
-    shape = job.windows.region.shape_zyx
-    finished = ledger.finished(partial)
-    every = list(blocks(shape, block_zyx))
-    missing = [block for block in every if str(block) not in finished]
-    if finished:
-        log.info("going on: %d of %d blocks are missing", len(missing), len(every))
-    voxels_left = sum(math.prod(block.shape_zyx) for block in missing)
-    amounts = {"total": math.prod(shape), "left": voxels_left}
-    with (
-        ledger.appending(partial) as record,
-        showing_progress(log, "predicted", "voxel", **amounts, shown=progress) as advance,
-    ):
-        for block in missing:
-            sums = _predict_block(job, block.moved(job.windows.region.start_zyx), advance)
-            values = store.to_stored(sums, job.dtype)
-            array[(slice(None), *block.slices)].write(values.transpose(3, 0, 1, 2)).result()
-            record(str(block))
+def _write_block(job: _Job, array: ts.TensorStore, block: Box) -> None:
+    """Predicts a block of the output, which is one file of its own."""
+    sums = _predict_block(job, block.moved(job.windows.region.start_zyx))
+    values = store.to_stored(sums, job.dtype)
+    array[(slice(None), *block.slices)].write(values.transpose(3, 0, 1, 2)).result()
 
 
-def _predict_block(job: _Job, block: Box, advance: Callable[[int], None]) -> np.ndarray:
+def _predict_block(job: _Job, block: Box) -> np.ndarray:
     """The blended probabilities of a block of the volume, float32 `[z y x c]`, in [0, 1]."""
     touching = job.windows.touching(block)
     start = touching[0].start_zyx
@@ -199,11 +202,8 @@ def _predict_block(job: _Job, block: Box, advance: Callable[[int], None]) -> np.
     z, y, x = start
     crops = (raw[window.moved((-z, -y, -x)).slices] for window in touching)
     sums = np.zeros((*block.shape_zyx, job.weights.shape[-1]), np.float32)
-    voxels, counted = math.prod(block.shape_zyx), 0
-    for i, prediction in enumerate(_predictions(job, crops)):
-        _add(sums, block, touching[i], prediction, job.weights)
-        advance(voxels * (i + 1) // len(touching) - counted)
-        counted = voxels * (i + 1) // len(touching)
+    for window, prediction in zip(touching, _predictions(job, crops), strict=True):
+        _add(sums, block, window, prediction, job.weights)
     return np.clip(sums, 0, 1, out=sums)  # The weights, too, add up to 1 but for rounding.
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,6 @@ PREDICTION_DTYPES = ("uint8", "float16", "float32")
 
 # The name of our attributes beside OME's.
 _OWN = "maemem"
-_SHARD_BYTES = 64 << 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +54,17 @@ class Stored:
         z, y, x = (-n for n in self.region.start_zyx)
         return self.store[(..., *wanted.moved((z, y, x)).slices)].read(order="C").result()
 
+    def read_probabilities(self, box: Box | None = None) -> np.ndarray:
+        """The probabilities that a prediction holds in a box: float32 `[c z y x]`, in [0, 1].
+
+        Raises:
+          ValueError: if the box leaves the region.
+        """
+        values = self.read(box)
+        if values.dtype == np.uint8:
+            return values * np.float32(1 / 255)
+        return values.astype(np.float32)
+
 
 def open_prediction(path: str | Path) -> Stored:
     """Opens a prediction that `predict.predict_volume` wrote.
@@ -76,10 +85,7 @@ def read_prediction(path: str | Path, box: Box | None = None) -> np.ndarray:
     Raises:
       FileNotFoundError, ValueError: as `open_prediction` and `Stored.read` do.
     """
-    values = open_prediction(path).read(box)
-    if values.dtype == np.uint8:
-        return values * np.float32(1 / 255)
-    return values.astype(np.float32)
+    return open_prediction(path).read_probabilities(box)
 
 
 def to_stored(probabilities: np.ndarray, dtype: str) -> np.ndarray:
@@ -103,61 +109,15 @@ def keep(target: Path, wanted: Mapping[str, Any]) -> None:
             f"{target} exists and is no finished prediction: {error}. Delete it, or choose another "
             f"output"
         ) from None
-    differing = [
-        f"{name} was {found.get(name)} and is {wanted.get(name)}"
-        for name in sorted(found.keys() | wanted.keys())
-        if found.get(name) != wanted.get(name)
-    ]
-    if differing:
+    if differing := ledger.differences(found, dict(wanted)):
         raise FileExistsError(
-            f"{target} was predicted otherwise: {'; '.join(differing)}. Delete it, or choose "
-            f"another output"
+            f"{target} was predicted otherwise: {differing}. Delete it, or choose another output"
         )
     log.info("%s is there already, predicted the same way; it is kept", target)
 
 
-def write_labels(
-    path: str | Path,
-    labels: np.ndarray,
-    *,
-    voxel_size_nm: VoxelSize,
-    region: Box,
-    attributes: Mapping[str, Any],
-) -> None:
-    """Writes a label volume; it is there as a whole or not at all.
-
-    Args:
-      path: a folder that does not exist.
-      labels: uint32 `[z y x]`; 0 is background.
-      voxel_size_nm: z y x.
-      region: where they lie, in voxels of the volume that they are of.
-      attributes: what to keep beside them, as JSON has it.
-
-    Raises:
-      FileExistsError: if there is something at the path.
-      ValueError: if the labels are not uint32 or not of the region's shape, or another process is
-        writing there.
-    """
-    if labels.dtype != np.uint32 or labels.shape != region.shape_zyx:
-        raise ValueError(
-            f"labels are {labels.dtype} of shape {labels.shape}, expected uint32 of the shape "
-            f"{region.shape_zyx} of the region [{region}]"
-        )
-    target = local_path(path)
-    ledger.refuse_existing(target)
-    partial = unfinished(target)
-    with ledger.held(partial, target, wait=False):
-        shutil.rmtree(partial / "0", ignore_errors=True)  # what a kill has left
-        shape = region.shape_zyx
-        chunk = omezarr.chunk_shape(shape, voxel_size_nm)
-        shard = omezarr.shard_shape(shape, chunk, 4, _SHARD_BYTES, labels.nbytes)
-        array = omezarr.open_array(partial, shape, "uint32", chunk_zyx=chunk, shard_zyx=shard)
-        array.write(labels).result()
-        publish(partial, target, voxel_size_nm, region, attributes)
-
-
 def open_labels(path: str | Path) -> Stored:
-    """Opens a label volume that `write_labels` wrote.
+    """Opens a label volume that `segment.segment_volume` wrote.
 
     Raises:
       FileNotFoundError: if there is none.

@@ -14,7 +14,6 @@ import dataclasses
 import hashlib
 import json
 import logging
-import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -75,8 +74,8 @@ def convert(
         plan = _plan(opened, voxel_size_nm, shard_bytes, cache_bytes, chunk_zyx, shard_zyx)
         partial = target.with_name(target.name + volumes.UNFINISHED_SUFFIX)
         with ledger.held(partial, target, wait=wait):
-            ledger.claim(partial, plan.to_json())
-            _write_blocks(opened, plan, partial, progress)
+            finished = ledger.claim(partial, plan.to_json())
+            _write_blocks(opened, plan, partial, finished, progress)
             _finish(partial, target, plan)
 
 
@@ -190,26 +189,20 @@ def _plan(
     return _Plan(source.path, source.stamp, shape, dtype, size, chunk, shard)
 
 
-def _write_blocks(source: Source, plan: _Plan, partial: Path, progress: bool) -> None:
+def _write_blocks(
+    source: Source, plan: _Plan, partial: Path, finished: ledger.Finished, progress: bool
+) -> None:
     store = omezarr.open_array(
         partial, plan.shape_zyx, plan.dtype, chunk_zyx=plan.chunk_zyx, shard_zyx=plan.shard_zyx
     )
-    finished = ledger.finished(partial)
     every = list(blocks(plan.shape_zyx, plan.shard_zyx))
-    missing = [block for block in every if str(block) not in finished]
-    if finished:
-        log.info("going on: %d of %d blocks are missing", len(missing), len(every))
-    itemsize = source.dtype.itemsize
-    left = itemsize * sum(math.prod(block.shape_zyx) for block in missing)
-    total = itemsize * math.prod(source.shape_zyx)
-    with (
-        ledger.appending(partial) as record,
-        showing_progress(log, "converted", "B", total=total, left=left, shown=progress) as advance,
-    ):
+    missing = finished.missing(every)
+    amounts = {"total": len(every), "missing": len(missing)}
+    with showing_progress(log, "converted", **amounts, shown=progress) as advance:
         for block in missing:
             store[block.slices].write(source.read(block)).result()
-            record(str(block))
-            advance(itemsize * math.prod(block.shape_zyx))
+            finished.add(block)
+            advance()
 
 
 def _finish(partial: Path, target: Path, plan: _Plan) -> None:

@@ -1,20 +1,54 @@
 """The durable record of work on a volume under way, kept inside the folder that it writes.
 
-What is recorded as finished is on disk, whenever the process or the machine stops.
+It says what the work is of (`identity.json`), and which blocks are finished: an empty file each,
+named after the block, in a folder named after a hash of the identity. To make an empty file is
+atomic everywhere, so a block is recorded or is not, whoever dies meanwhile; and what is recorded
+under another identity is never taken for this one's.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import fcntl
+import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+import uuid
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from maemem.data import formats
+from maemem.geometry import Box
+
+
+@dataclasses.dataclass(frozen=True)
+class Finished:
+    """The finished blocks; whoever finishes one may have a copy of this."""
+
+    folder: Path
+
+    def step(self, name: str) -> Finished:
+        """Those of one step of the work, where each of several goes over all blocks."""
+        return Finished(self.folder / name)
+
+    def missing(self, blocks: Sequence[Box]) -> list[Box]:
+        """The blocks that are not among them, in their order."""
+        names = set(os.listdir(self.folder)) if self.folder.exists() else set()
+        return [block for block in blocks if block_name(block) not in names]
+
+    def add(self, block: Box) -> None:
+        """Records a block that is on disk."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / block_name(block)).touch()
+        _sync_folder(self.folder)
+
+
+def block_name(block: Box) -> str:
+    """A block as the name of a file."""
+    return str(block).replace(":", "-").replace(", ", "_")
 
 
 def _record(partial: Path) -> Path:
@@ -47,11 +81,19 @@ def held(partial: Path, target: Path, *, wait: bool) -> Iterator[None]:
         yield
 
 
-def claim(partial: Path, wanted: dict[str, Any]) -> None:
+def claim(partial: Path, wanted: dict[str, Any]) -> Finished:
     """Records what a new partial result is of, or compares it with what an old one is of.
 
+    Args:
+      partial: its folder.
+      wanted: everything that decides what is written, the grid of blocks included, as JSON has it.
+
+    Returns:
+      The blocks that are finished.
+
     Raises:
-      ValueError: if they differ; it names the differences. If the folder is something else.
+      ValueError: if they differ; it names the differences. If the record cannot be read, or the
+        folder is something else.
     """
     identity = partial / formats.CONVERSION_RECORD
     if not identity.exists():
@@ -61,39 +103,34 @@ def claim(partial: Path, wanted: dict[str, Any]) -> None:
                 f"{partial} holds {others[0]}, and no record of what was begun; delete this folder"
             )
         write_durably(identity, json.dumps(wanted, indent=1))
-        return
-    begun = json.loads(identity.read_text())
-    differing = [
-        f"{name} was {begun.get(name)} and is {wanted[name]}"
-        for name in wanted
-        if begun.get(name) != wanted[name]
-    ]
-    if differing:
+    try:
+        begun = dict(json.loads(identity.read_text()))
+    except (ValueError, TypeError) as error:
         raise ValueError(
-            f"{partial} was begun from another input or with other options: "
-            f"{'; '.join(differing)}. Repeat the old command, or delete this folder"
+            f"{identity}, which says what was begun, is damaged ({error}); delete {partial}, and "
+            f"begin again"
+        ) from None
+    if differing := differences(begun, wanted):
+        raise ValueError(
+            f"{partial} was begun from another input or with other options: {differing}. Repeat "
+            f"the old command, or delete this folder"
         )
+    key = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()[:16]
+    return Finished(_record(partial) / key)
 
 
-def finished(partial: Path) -> set[str]:
-    """The names of the finished blocks; one that a kill has cut short is none of them."""
-    path = _record(partial) / "finished.txt"
-    return set(path.read_text().splitlines()) if path.exists() else set()
+def differences(before: dict[str, Any], now: dict[str, Any]) -> str:
+    """The entries in which two identities differ, in words; none, if ""."""
+    return "; ".join(
+        f"{name} was {before.get(name)} and is {now.get(name)}"
+        for name in sorted(before.keys() | now.keys())
+        if before.get(name) != now.get(name)
+    )
 
 
-@contextlib.contextmanager
-def appending(partial: Path) -> Iterator[Callable[[str], None]]:
-    """What is to be called with the name of a block once the block is on disk."""
-    with (_record(partial) / "finished.txt").open("a") as file:
-        if file.tell():
-            file.write("\n")  # ends a line that a kill may have cut
-
-        def append(name: str) -> None:
-            file.write(f"{name}\n")
-            file.flush()
-            os.fsync(file.fileno())
-
-        yield append
+def scratch(partial: Path, name: str) -> Path:
+    """A place for what the work needs on its way; it is dropped with the record."""
+    return _record(partial) / name
 
 
 def publish(partial: Path, target: Path) -> None:
@@ -111,11 +148,11 @@ def refuse_existing(target: Path) -> None:
         )
 
 
-def write_durably(path: Path, text: str) -> None:
+def write_durably(path: Path, content: str | bytes) -> None:
     """Writes a file so that, whenever the machine stops, it is there as a whole or not at all."""
-    draft = path.with_name(path.name + ".draft")
-    with draft.open("w") as file:
-        file.write(text)
+    draft = path.with_name(f"{path.name}.{uuid.uuid4().hex}.draft")  # Two may write the same file.
+    with draft.open("wb") as file:
+        file.write(content.encode() if isinstance(content, str) else content)
         file.flush()
         os.fsync(file.fileno())
     os.replace(draft, path)

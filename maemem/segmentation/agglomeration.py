@@ -2,7 +2,7 @@
 
 Channel k of the affinities at voxel v is the affinity between v and its predecessor along z, y or x
 (k = 0, 1, 2); further channels are not looked at. Everything is given in affinities: high means one
-object. Agglomeration is waterz's work, with those of its scores that are compiled in its wheels.
+object.
 """
 
 import contextlib
@@ -14,21 +14,15 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import waterz
-from jaxtyping import Float, UInt64
+from jaxtyping import Float, Integer, UInt32, UInt64
 from scipy import ndimage
 from skimage import measure, segmentation
 
 from maemem.segmentation.checks import check_probabilities
+from maemem.segmentation.instances import compact
+from maemem.segmentation.region_graph import SCORES, joined, merge, region_graph
 
-_QUANTILE = "OneMinus<HistogramQuantileAffinity<RegionGraphType, {}, ScoreValue, 256, false>>"
-# How the affinities across the boundary of two regions make one number: waterz's scoring function,
-# and the bins of its queue (0: exact order). Quantiles come from histograms of as many bins.
-_SCORES = {
-    "mean": ("OneMinus<MeanAffinity<RegionGraphType, ScoreValue>>", 0),
-    "median": (_QUANTILE.format(50), 256),
-    "quantile85": (_QUANTILE.format(85), 256),
-}
-SCORES = tuple(_SCORES)
+_GRAPH_VOXELS = 1 << 18  # Looked at together; what that takes is dropped before the next ones.
 _one_at_a_time = threading.Lock()
 
 
@@ -84,25 +78,24 @@ def fragments(
 
 def agglomerate(
     affinities: Float[np.ndarray, "c z y x"],
-    fragments: UInt64[np.ndarray, "_z _y _x"],
+    fragments: Integer[np.ndarray, "_z _y _x"],
     thresholds: Sequence[float],
     score: str = "mean",
-) -> Iterator[UInt64[np.ndarray, "z y x"]]:
+) -> Iterator[UInt32[np.ndarray, "z y x"]]:
     """Merges touching fragments, best score first, until none is above the threshold.
 
     After each merge, the scores of the new region's boundaries are taken anew.
 
     Args:
       affinities: in [0, 1]; the first three channels are used.
-      fragments: of the same voxels, ids from 1 on, not above their number (see `compact`); 0 is
-        background, which merges with nothing and stays 0. Left as it is.
+      fragments: ids of the same voxels; 0 is background, which merges with nothing and stays 0.
       thresholds: affinities, falling: two regions merge where their score is above it, so the lower
         the threshold, the larger the objects. One pass serves all of them.
       score: of a boundary's affinities, `mean`, or `median` or `quantile85` to 1/256.
 
     Returns:
-      an iterator over one segmentation for each threshold, in their order. An object's id is that
-      of one of its fragments.
+      an iterator over one segmentation for each threshold, in their order, with ids 1 to n in order
+      of first appearance.
 
     Raises:
       ValueError: for an unknown score, rising thresholds, or arrays that do not fit.
@@ -115,31 +108,19 @@ def agglomerate(
             f"fragments have shape {fragments.shape} and affinities {affinities.shape}; "
             f"give both of the same volume"
         )
-    if fragments.max() > fragments.size:  # Memory goes with the highest id.
-        raise ValueError(
-            f"the highest fragment id is {fragments.max()}, in a volume of {fragments.size} "
-            f"voxels; number them 1 to n first, with compact()"
-        )
     if any(a < b for a, b in itertools.pairwise(thresholds)):
         raise ValueError(f"thresholds {list(thresholds)} rise; sort them from high to low")
-    return _merge(affinities, fragments, thresholds, score)
-
-
-def _merge(
-    affinities: np.ndarray, fragments: np.ndarray, thresholds: Sequence[float], score: str
-) -> Iterator[np.ndarray]:
-    function, bins = _SCORES[score]
-    results = waterz.agglomerate(
-        _nearest(affinities),
-        [1 - threshold for threshold in thresholds],
-        fragments=np.array(fragments, np.uint64, order="C"),  # Merged in place, so a copy.
-        scoring_function=function,
-        discretize_queue=bins,
+    pieces = compact(fragments)
+    longer = np.pad(pieces, [(1, 0)] * 3)
+    sections = max(1, _GRAPH_VOXELS // pieces[0].size)
+    graph = joined(
+        [
+            region_graph(affinities[:, z : z + sections], longer[z : z + sections + 1], score)
+            for z in range(0, len(pieces), sections)
+        ]
     )
-    for _ in thresholds:
-        with _silence():
-            labels = next(results)
-        yield np.array(labels)  # The next threshold overwrites it.
+    tables = merge(graph, int(pieces.max()), thresholds, score)
+    return (compact(table.astype(np.uint32)[pieces]) for table in tables)
 
 
 def _steepest(affinities: np.ndarray, low: float, high: float) -> np.ndarray:

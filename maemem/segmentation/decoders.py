@@ -20,6 +20,7 @@ from maemem.segmentation.agglomeration import fragments as cut_up
 from maemem.segmentation.instances import compact, remove_small
 from maemem.segmentation.markers import MarkerThresholds, marker_watershed
 from maemem.segmentation.mutex import mutex_watershed
+from maemem.segmentation.region_graph import Merging
 
 Prediction = Float[np.ndarray, "c z y x"]
 Labels = UInt32[np.ndarray, "z y x"]
@@ -80,6 +81,40 @@ def candidates(
     else:
         found = _markers(prediction, grid)
     return ((thresholds, compact(remove_small(labels, smallest))) for thresholds, labels in found)
+
+
+def cutter(
+    method: str,
+    thresholds: Thresholds,
+    *,
+    sectionwise: bool = False,
+    fragments: str = "steepest",
+    offsets_zyx: Sequence[Zyx] = (),
+) -> tuple[Callable[[Prediction], Integer[np.ndarray, "z y x"]], Merging | None]:
+    """One set of thresholds as a function that cuts a prediction up, and how pieces then merge.
+
+    Args:
+      method: one of `GRIDS`.
+      thresholds: those of the method.
+      sectionwise: see `candidates`, as for the others.
+      fragments: there.
+      offsets_zyx: there.
+
+    Returns:
+      a function of predictions to ids, 0 for background, that can be pickled; and, of waterz, which
+      of its fragments become one object.
+    """
+    check_grid(method, {name: (value,) for name, value in thresholds.items()})
+    if method == "mutex":
+        return functools.partial(mutex_watershed, offsets_zyx=offsets_zyx, **thresholds), None
+    if method == "markers":
+        chosen = MarkerThresholds(**thresholds, smallest=0)
+        return functools.partial(marker_watershed, thresholds=chosen), None
+    cuts = {name: thresholds[name] for name in GRIDS["fragments"]}
+    cut = functools.partial(cut_up, sectionwise=sectionwise, method=fragments, **cuts)
+    if method == "fragments":
+        return cut, None
+    return cut, Merging(thresholds["score"], thresholds["threshold"])
 
 
 def check_grid(method: str, grid: Grid) -> None:

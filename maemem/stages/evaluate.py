@@ -5,16 +5,22 @@ Writes WORKDIR/evaluate/scores.json.
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
-from maemem.blockwise.store import read_labels
+import numpy as np
+
+from maemem.blockwise.engine import Map, open_workers
+from maemem.blockwise.store import Stored, open_labels
 from maemem.checks import check_segmentation
 from maemem.config import Config
 from maemem.data.ledger import write_durably
-from maemem.segmentation.contingency import contingency
+from maemem.geometry import Box, blocks
+from maemem.segmentation.contingency import Contingency, contingency, merge
 from maemem.segmentation.summary import score_all
 from maemem.stages.predict import SETS
 from maemem.stages.segment import (
@@ -23,7 +29,7 @@ from maemem.stages.segment import (
     fingerprint,
     labels_path,
     methods,
-    read_truth,
+    open_scored,
 )
 
 log = logging.getLogger(__name__)
@@ -56,10 +62,10 @@ def run(config: Config, workdir: pathlib.Path) -> None:
         )
     record = json.loads((workdir / "segment" / "tuned.json").read_text())
     sets: dict[str, Any] = {name: {} for name in SETS}
-    for name in SETS:
-        for volume, entry in config.data[name].items():
+    with open_workers(config.runtime.workers) as workers:
+        for name, volume, entry in ((s, *item) for s in SETS for item in config.data[s].items()):
             if entry.labels:
-                sets[name][volume] = _score(config, workdir, name, volume, entry, tuned)
+                sets[name][volume] = _score(config, workdir, name, volume, entry, tuned, workers)
             else:
                 log.warning("%s volume %s has no labels, so it has no scores", name, volume)
     path.parent.mkdir(exist_ok=True)
@@ -69,18 +75,29 @@ def run(config: Config, workdir: pathlib.Path) -> None:
 
 
 def _score(
-    config: Config, workdir: pathlib.Path, name: str, volume: str, entry: Config, tuned: str
+    config: Config,
+    workdir: pathlib.Path,
+    name: str,
+    volume: str,
+    entry: Config,
+    tuned: str,
+    workers: Map,
 ) -> dict[str, Any]:
     """The scores of a volume: the network's, and under `baselines` those of others."""
-    truth, box = read_truth(config, workdir, entry)
+    read_truth, box = open_scored(config, workdir, entry)
+    parts = [part.moved(box.start_zyx) for part in blocks(box.shape_zyx, config.segment.block_zyx)]
     scores = {}
     for method in methods(config):
         path = labels_path(workdir, name, volume, method)
         check_fingerprint(path, tuned)
-        shared = contingency(truth, read_labels(path, box))
-        scores[method] = score_all(shared, **config.evaluate.to_dict())
+        count = functools.partial(_count, read_truth, open_labels(path))
+        scores[method] = score_all(merge(workers(count, parts)), **config.evaluate.to_dict())
     own = scores.pop(NETWORK)
     return {**own, "baselines": scores}
+
+
+def _count(read_truth: Callable[[Box], np.ndarray], labels: Stored, part: Box) -> Contingency:
+    return contingency(read_truth(part), labels.read(part))
 
 
 def table(sets: dict[str, Any]) -> str:

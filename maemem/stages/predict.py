@@ -5,6 +5,8 @@ Writes WORKDIR/predict/SET/NAME.zarr: OME-Zarr `[c z y x]`, values in [0, 1].
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import hashlib
 import logging
 import pathlib
@@ -13,19 +15,23 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.typing import ArrayLike
 from jaxtyping import PyTree
 
-from maemem.blockwise.predict import predict_volume
+from maemem.blockwise.engine import Map, open_workers
+from maemem.blockwise.predict import Predict, predict_volume
 from maemem.blockwise.tta import average_over_views, share_known
 from maemem.build.networks import segmentation, segmenter_fields, test_time_views
 from maemem.build.volumes import check_sets, open_raw
 from maemem.checks import check_segmentation
 from maemem.config import WORKDIR, Config
+from maemem.data.formats import VoxelSize
 from maemem.data.volumes import Volume
-from maemem.geometry import Box
+from maemem.geometry import Box, View
+from maemem.objectives.segmentation import Segmentation
 from maemem.training.checkpoint import read_parameters
 from maemem.training.mesh import batch_sharding, check_divisible, make_mesh, replicated
-from maemem.workdir import check_network
+from maemem.workdir import cache_compilations, check_network
 
 log = logging.getLogger(__name__)
 
@@ -47,44 +53,96 @@ def run(config: Config, workdir: pathlib.Path) -> None:
     check_segmentation(config)
     check_divisible("predict.batch_size", config.predict.batch_size, 1)
     check_sets(config, workdir)
-    network = pathlib.Path(config.predict.network.replace(WORKDIR, str(workdir))).expanduser()
-    params, checkpoint = read_parameters(network, "finetune")
+    workdir = workdir.absolute()  # Workers may start elsewhere.
+    path = pathlib.Path(config.predict.network.replace(WORKDIR, str(workdir)))
+    path = path.expanduser().absolute()
+    _parameters.cache_clear()  # Fine-tuning may have gone on since.
+    params, checkpoint = _parameters(path)
     check_network(config, checkpoint, segmenter_fields(config))
-    identity = {"network": _digest(params), "objective": config.objective.to_dict()}
-    mesh = make_mesh()
-    params = jax.device_put(params, replicated(mesh))
-    for name, entry in ((s, n) for s in SETS for n in config.data[s].items()):
-        volume = open_raw(config, entry[1], workdir)
-        output = workdir / "predict" / name / f"{entry[0]}.zarr"
-        log.info("predicting %s [%s] with %s", volume.source, entry[1].region, checkpoint)
-        _predict(config, params, volume, entry[1].region, output, mesh, identity)
+    digest = _digest(params)
+    identity = {
+        "network": digest,
+        "objective": config.objective.to_dict(),
+        "views": config.predict.views,
+    }
+    with open_workers(config.runtime.workers) as workers:
+        for name, volume, entry in ((s, *item) for s in SETS for item in config.data[s].items()):
+            raw = open_raw(config, entry, workdir)
+            network = Network(config, workdir, path, digest, raw.voxel_size_nm)
+            output = workdir / "predict" / name / f"{volume}.zarr"
+            log.info("predicting %s [%s] with %s", raw.source, entry.region, checkpoint)
+            _predict(network, raw, entry.region, output, identity, workers)
+    _parameters.cache_clear()
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """A fine-tuned segmenter, raw crops to probabilities; a worker is sent what it is made from.
+
+    Each process reads the checkpoint, and builds the network, when it first needs it.
+    """
+
+    config: Config
+    workdir: pathlib.Path
+    path: pathlib.Path  # as `read_parameters` takes it
+    digest: str  # of the parameters that are expected there
+    voxel_size_nm: VoxelSize
+
+    def __call__(self, crops: np.ndarray) -> ArrayLike:
+        return self._apply(crops)
+
+    @functools.cached_property
+    def objective(self) -> Segmentation:
+        """The network without its parameters."""
+        return segmentation(self.config, self.voxel_size_nm)
+
+    @functools.cached_property
+    def views(self) -> list[View]:
+        """What a prediction is the mean of."""
+        return test_time_views(self.config, self.voxel_size_nm)
+
+    @functools.cached_property
+    def _apply(self) -> Predict:
+        cache_compilations(self.workdir)
+        (params, checkpoint), mesh = _parameters(self.path), make_mesh()
+        if _digest(params) != self.digest:
+            raise ValueError(
+                f"the network {checkpoint} is another one than when the prediction began; let "
+                f"fine-tuning finish first"
+            )
+        apply = jax.jit(
+            self.objective.predict,
+            in_shardings=(replicated(mesh), batch_sharding(mesh)),
+            out_shardings=batch_sharding(mesh),
+        )
+        undo = self.objective.target.undo
+        return average_over_views(lambda crops: apply(params, crops), undo, self.views)
+
+    def __reduce__(self):
+        # Not what is built, which belongs to this process.
+        config = self.config.copy_and_resolve_references()
+        return Network, (config, self.workdir, self.path, self.digest, self.voxel_size_nm)
 
 
 def _predict(
-    config: Config,
-    params: PyTree,
+    network: Network,
     volume: Volume,
     region: str,
     output: pathlib.Path,
-    mesh: jax.sharding.Mesh,
     identity: Mapping[str, Any],
+    workers: Map,
 ) -> None:
-    settings = config.predict
-    objective = segmentation(config, volume.voxel_size_nm)
-    wanted = jax.eval_shape(lambda key: objective.init(key, settings.window_zyx), jax.random.key(0))
+    settings, target = network.config.predict, network.objective.target
+    init = functools.partial(network.objective.init, crop_zyx=settings.window_zyx)
+    wanted = jax.eval_shape(init, jax.random.key(0))
+    params, _ = _parameters(network.path)
     if jax.tree.map(np.shape, params) != jax.tree.map(np.shape, wanted):
         raise ValueError(
             "the fine-tuned network is another one than the config describes; give model and "
             "objective as it was fine-tuned with"
         )
-    target, views = objective.target, test_time_views(config, volume.voxel_size_nm)
-    apply = jax.jit(
-        objective.predict,
-        in_shardings=(replicated(mesh), batch_sharding(mesh)),
-        out_shardings=batch_sharding(mesh),
-    )
     predict_volume(
-        average_over_views(lambda crops: apply(params, crops), target.undo, views),
+        network,
         volume,
         output,
         region=Box.parse(region, volume.shape_zyx),
@@ -92,11 +150,19 @@ def _predict(
         stride_zyx=settings.stride_zyx,
         batch_size=settings.batch_size,
         channels=target.channels,
-        identity={**identity, "views": settings.views},
+        identity=identity,
         dtype=settings.dtype,
-        known=share_known(target.undo, views, settings.window_zyx, len(target.channels)),
+        known=share_known(target.undo, network.views, settings.window_zyx, len(target.channels)),
         memory_bytes=settings.memory_bytes,
+        workers=workers,
     )
+
+
+@functools.lru_cache(maxsize=1)
+def _parameters(path: pathlib.Path) -> tuple[PyTree, pathlib.Path]:
+    """The parameters of a network, on all devices of this process, and their checkpoint."""
+    params, checkpoint = read_parameters(path, "finetune")
+    return jax.device_put(params, replicated(make_mesh())), checkpoint
 
 
 def _digest(params: PyTree) -> str:

@@ -9,18 +9,21 @@ scores carry the fingerprint of the `tuned.json` that they were made with.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import logging
 import math
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import tensorstore as ts
 
-from maemem.blockwise.store import open_labels, open_prediction, read_prediction, write_labels
+from maemem.blockwise.engine import Map, open_workers
+from maemem.blockwise.segment import segment_volume
+from maemem.blockwise.store import Stored, open_labels, open_prediction
 from maemem.build.networks import target
 from maemem.build.volumes import open_labels as open_truth
 from maemem.build.volumes import open_raw, scored_box
@@ -31,7 +34,7 @@ from maemem.geometry import Box
 from maemem.objectives.affinity import Affinity
 from maemem.reporting.page import NETWORK
 from maemem.segmentation.contingency import contingency
-from maemem.segmentation.decoders import Thresholds, candidates, check_grid, decode
+from maemem.segmentation.decoders import Thresholds, candidates, check_grid, cutter
 from maemem.segmentation.intensity import intensity_affinities
 from maemem.segmentation.summary import score_all
 from maemem.stages.predict import SETS
@@ -62,10 +65,10 @@ def run(config: Config, workdir: pathlib.Path) -> None:
         write_durably(path, json.dumps(_tune(config, workdir), indent=1))
     tuned = json.loads(path.read_text())
     log.info("thresholds of the validation set: %s", tuned["thresholds"])
-    for name in SETS:
-        for volume, entry in config.data[name].items():
-            for method in methods(config):
-                _segment(config, workdir, name, volume, entry, method, tuned["thresholds"][method])
+    with open_workers(config.runtime.workers) as workers:
+        for name, volume in ((s, volume) for s in SETS for volume in config.data[s]):
+            for method, thresholds in tuned["thresholds"].items():
+                _segment(config, workdir, name, volume, method, thresholds, workers)
 
 
 def methods(config: Config) -> list[str]:
@@ -159,8 +162,9 @@ def _costs(
 ) -> Iterator[tuple[Thresholds, float]]:
     decoder, grid = _decoder(config, method), config.segment.grid.to_dict()
     truth, box = read_truth(config, workdir, entry)
-    prediction, region = _input(config, workdir, "validation", volume, entry, method)
-    z, y, x = (-n for n in region.start_zyx)
+    read, stored = _input(config, workdir, "validation", volume, method)
+    prediction = read(stored.region)
+    z, y, x = (-n for n in stored.region.start_zyx)
     inside = box.moved((z, y, x)).slices
     total = math.prod(map(len, grid.values()))
     found = candidates(decoder, prediction, grid, **_settings(config, method))
@@ -185,27 +189,47 @@ def read_truth(config: Config, workdir: pathlib.Path, entry: Config) -> tuple[np
       ValueError: if the part leaves the volume's region, or the labels do not fit their volume.
       FileNotFoundError: if there are none.
     """
+    read, box = open_scored(config, workdir, entry)
+    return read(box), box
+
+
+def open_scored(
+    config: Config, workdir: pathlib.Path, entry: Config
+) -> tuple[Callable[[Box], np.ndarray], Box]:
+    """What reads the labels of a box as `read_truth` does, and the part that scores count."""
     raw = open_raw(config, entry, workdir)
-    box = scored_box(entry, raw)
-    labels = open_truth(config, entry, workdir, raw).store[box.slices][ts.d[:].translate_to[0]]
-    truth = labels.read().result()
+    labels = open_truth(config, entry, workdir, raw).store
+    return functools.partial(_read_labels, labels, entry.unlabelled), scored_box(entry, raw)
+
+
+def _read_labels(labels: ts.TensorStore, unlabelled: int, box: Box) -> np.ndarray:
+    truth = labels[box.slices].read().result()
     if np.issubdtype(truth.dtype, np.signedinteger):
         truth = np.maximum(truth, -1)  # As training has it, all negative ids are unlabelled.
-    if entry.unlabelled < 0:
-        return truth, box
-    return np.where(truth == entry.unlabelled, -1, truth.astype(np.int64)), box
+    if unlabelled < 0:
+        return truth
+    return np.where(truth == unlabelled, -1, truth.astype(np.int64))
 
 
 def _input(
-    config: Config, workdir: pathlib.Path, name: str, volume: str, entry: Config, method: str
-) -> tuple[np.ndarray, Box]:
-    """What a method decodes, float32 `[c z y x]`, and where it lies."""
-    path = workdir / "predict" / name / f"{volume}.zarr"
-    region = open_prediction(path).region
+    config: Config, workdir: pathlib.Path, name: str, volume: str, method: str
+) -> tuple[Callable[[Box], np.ndarray], Stored]:
+    """What reads the prediction that a method decodes in a box, and the network's as it is stored.
+
+    Affinities of the image are made of the whole region at once, and held in memory.
+    """
+    stored = open_prediction(workdir / "predict" / name / f"{volume}.zarr")
     if method != "intensity":
-        return read_prediction(path), region
-    raw = open_raw(config, entry, workdir)
-    return intensity_affinities(np.asarray(raw.store[region.slices].read().result())), region
+        return stored.read_probabilities, stored
+    raw = open_raw(config, config.data[name][volume], workdir)
+    image = np.asarray(raw.store[stored.region.slices].read().result())
+    affinities = intensity_affinities(image)
+    return functools.partial(_read_array, affinities, stored.region), stored
+
+
+def _read_array(values: np.ndarray, region: Box, box: Box) -> np.ndarray:
+    z, y, x = (-n for n in region.start_zyx)
+    return values[(slice(None), *box.moved((z, y, x)).slices)]
 
 
 def _segment(
@@ -213,9 +237,9 @@ def _segment(
     workdir: pathlib.Path,
     name: str,
     volume: str,
-    entry: Config,
     method: str,
     thresholds: Thresholds,
+    workers: Map,
 ) -> None:
     """Decodes one volume by one method, unless that is done."""
     path, made_with = labels_path(workdir, name, volume, method), fingerprint(workdir)
@@ -223,16 +247,25 @@ def _segment(
         check_fingerprint(path, made_with)
         log.info("%s is there already, with the same thresholds; it is kept", path)
         return
-    prediction, region = _input(config, workdir, name, volume, entry, method)
-    labels = decode(_decoder(config, method), prediction, thresholds, **_settings(config, method))
-    write_labels(
+    read, stored = _input(config, workdir, name, volume, method)
+    settings = _settings(config, method)
+    smallest = settings.pop("smallest")
+    cut, merging = cutter(_decoder(config, method), thresholds, **settings)
+    objects = segment_volume(
+        read,
+        cut,
         path,
-        labels,
-        voxel_size_nm=open_prediction(workdir / "predict" / name / f"{volume}.zarr").voxel_size_nm,
-        region=region,
+        region=stored.region,
+        voxel_size_nm=stored.voxel_size_nm,
+        block_zyx=config.segment.block_zyx,
+        halo_zyx=config.segment.halo_zyx,
+        smallest=smallest,
         attributes={"method": method, "thresholds": thresholds, "tuned": made_with},
+        identity={"prediction": stored.attributes, "settings": settings},
+        merging=merging,
+        workers=workers,
     )
-    log.info("%s: %d objects", path, labels.max())
+    log.info("%s: %d objects", path, objects)
 
 
 def check_fingerprint(path: pathlib.Path, tuned: str) -> None:

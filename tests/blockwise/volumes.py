@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from maemem.data import omezarr
+from maemem.blockwise import store
+from maemem.data import ledger, omezarr
 from maemem.data.volumes import Volume, open_volume
 
 SIZE = (30.0, 6.0, 5.0)
@@ -18,6 +19,16 @@ def stored_volume(path: Path, array: np.ndarray, region: str = "") -> Volume:
     store.write(array).result()
     (path / "zarr.json").write_text(json.dumps(omezarr.group_metadata("raw", SIZE)))
     return open_volume(str(path), region=region)
+
+
+def write_labels(path: Path, labels: np.ndarray, *, voxel_size_nm, region, attributes) -> None:
+    """Writes a label volume as segmentation leaves it."""
+    partial, target = store.unfinished(path), store.local_path(path)
+    with ledger.held(partial, target, wait=False):
+        chunk = omezarr.chunk_shape(labels.shape, voxel_size_nm)
+        layout = {"chunk_zyx": chunk, "shard_zyx": chunk}
+        omezarr.open_array(partial, labels.shape, "uint32", **layout).write(labels).result()
+        store.publish(partial, target, voxel_size_nm, region, attributes)
 
 
 def grey_values(shape, dtype=np.uint8) -> np.ndarray:

@@ -142,13 +142,17 @@ def test_memory_is_bounded(tmp_path, kind):
     assert grown < 64_000_000 + 2 * 2048 * 2048 + 40_000_000  # allocator, threads, codecs
 
 
+def finished(partial: Path) -> list[str]:
+    """The names of the blocks that are recorded."""
+    return sorted(path.name for path in partial.glob(".conversion/*/*"))
+
+
 def killed_midway(source: Path, output: Path, *options: str) -> Path:
     """Kills a conversion once it has recorded a block; returns the partial folder."""
     partial = output.with_name(output.name + ".partial")
-    record = partial / ".conversion/finished.txt"
     process = subprocess.Popen(command(source, output, *options), stderr=subprocess.PIPE)
     while process.poll() is None:
-        if record.exists() and record.read_text().count("\n") >= 2:
+        if len(finished(partial)) >= 2:
             process.send_signal(signal.SIGKILL)
             break
         time.sleep(0.002)
@@ -173,12 +177,12 @@ def test_killed_conversion_goes_on(tmp_path):
             open_volume(str(path), voxel_size_nm=SIZE)
     renamed.rename(partial)
 
-    first = (partial / ".conversion/finished.txt").read_text().splitlines()[0]
+    first = finished(partial)[0]
     with pytest.raises(
         ValueError, match=r"chunk_zyx was \[4, 16, 16\] and is .*delete this folder"
     ):
         convert(str(source), str(output), voxel_size_nm=SIZE)
-    region = tuple(slice(*map(int, part.split(":"))) for part in first.split(","))
+    region = tuple(slice(*map(int, part.split("-"))) for part in first.split("_"))
     array[region] = 0  # proves that a finished block is not read again
     stamp = source.stat()
     np.save(source, array)
@@ -198,7 +202,7 @@ def test_partial_of_another_input_is_refused(tmp_path):
     killed_midway(source, output, "--chunk_zyx=4,16,16", "--shard_zyx=4,32,32")
     np.save(source, values((24, 256, 255)))
     options = {"chunk_zyx": (4, 16, 16), "shard_zyx": (4, 32, 32), "voxel_size_nm": SIZE}
-    with pytest.raises(ValueError, match=r"stamp was .* bytes, .*shape_zyx was \[24, 256, 256\]"):
+    with pytest.raises(ValueError, match=r"shape_zyx was \[24, 256, 256\] .*stamp was .* bytes"):
         convert(str(source), str(output), **options)
 
 

@@ -9,12 +9,13 @@ import pytest
 
 from maemem import pictures
 from maemem.blockwise.predict import predict_volume
-from maemem.blockwise.store import read_labels, write_labels
+from maemem.blockwise.store import read_labels
 from maemem.build.volumes import open_raw
 from maemem.config import Config, everything, volume
 from maemem.geometry import Box
 from maemem.stages import report
 from maemem.stages.segment import read_truth
+from tests.blockwise.volumes import write_labels
 
 TISSUE = "synthetic:?shape_zyx=8,64,64&voxel_size_nm=30,6,6&seed=0"
 

@@ -113,6 +113,28 @@ def test_a_second_run_keeps_everything(workdir):
     assert [(workdir / name).read_text() for name in files] == before
 
 
+def files(folder):
+    return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.mark.slow
+def test_workers_leave_the_same_bytes(whole, workdir):
+    names = ("predict", "segment", "evaluate")
+    for name in names:
+        shutil.rmtree(workdir / name)
+    for stage in (predict, segment, evaluate):
+        stage.run(runs.config(runtime__workers="local:2"), workdir)
+    for name in names:
+        assert files(workdir / name) == files(whole[0] / name)
+
+
+@pytest.mark.slow
+def test_scores_do_not_depend_on_the_blocks_that_are_counted(whole, workdir):
+    shutil.rmtree(workdir / "evaluate")
+    evaluate.run(runs.config(segment__block_zyx=(3, 20, 27)), workdir)
+    assert files(workdir / "evaluate") == files(whole[0] / "evaluate")
+
+
 @pytest.mark.slow
 def test_arms_differ_in_the_start_of_the_encoder_and_in_nothing_else(whole, tmp_path):
     """The first step has a learning rate of 0, so its checkpoint holds what the run began with."""
@@ -215,6 +237,8 @@ def scored_on(other):
         (scored_on("train"), "'train' and 'test' share voxels"),
         (scored_on("validation"), "'validation' and 'test' share voxels"),
         ({"segment__grid__score": "('max',)"}, "score {'max'} is unknown"),
+        ({"segment__halo_zyx": "(0,8,8)"}, "three positive whole numbers"),
+        ({"runtime__workers": "local"}, "empty, local:N, slurm:N, or the address"),
         ({"segment__grid__low": "(0.1, 0.99)"}, "expected 0 <= low < high"),
         ({"segment__grid__threshold": "()"}, "one or more values of each"),
         ({"predict__window_zyx": "(4,36,36)"}, "a multiple of the patch (1, 8, 8)"),

@@ -1,0 +1,93 @@
+"""Blocks on the workers of a Dask cluster. Imported where one is wanted: Dask is an extra."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import uuid
+from collections.abc import Iterator, Sequence
+from typing import Any, cast
+
+import dask.config
+from dask_jobqueue.slurm import SLURMCluster
+from distributed import Client, LocalCluster, as_completed, get_worker
+from distributed.diagnostics.plugin import WorkerPlugin
+from distributed.scheduler import KilledWorker
+
+from maemem.blockwise.engine import Work
+from maemem.geometry import Box
+
+_SETTINGS = {
+    # JAX and tensorstore run threads, and a process that has any must not be forked.
+    "distributed.worker.multiprocessing-method": "spawn",
+    # Machines die for reasons of their own: only a block that outlives none of them is to blame.
+    "distributed.scheduler.allowed-failures": 10,
+}
+
+
+class _Holder(WorkerPlugin):
+    """What every worker holds: the work, sent and unpickled once a worker, also to late ones."""
+
+    def __init__(self, work: Work):
+        self.work = work
+
+
+def _do(name: str, block: Box) -> Any:
+    return cast(_Holder, get_worker().plugins[name]).work(block)
+
+
+@contextlib.contextmanager
+def connected(where: str) -> Iterator[Client]:
+    """A client of the cluster that `engine.open_workers` describes, with at least one worker."""
+    with dask.config.set(_SETTINGS), contextlib.ExitStack() as stack:
+        kind, _, count = where.partition(":")
+        if kind == "local":
+            cluster = LocalCluster(
+                n_workers=int(count),
+                threads_per_worker=1,
+                # Blocks are cut to fit the memory; Dask's own limit would kill what is well.
+                memory_limit=None,
+                dashboard_address="127.0.0.1:0",  # Whichever port is free.
+                silence_logs=logging.ERROR,
+            )
+        elif kind == "slurm":
+            cluster = SLURMCluster(scheduler_options={"dashboard_address": ":0"})
+            cluster.scale(jobs=int(count))
+        else:
+            cluster = where
+        if not isinstance(cluster, str):
+            stack.enter_context(cluster)
+        try:
+            client = Client(cluster)
+        except OSError as error:
+            raise ValueError(
+                f"runtime.workers is {where}, and no Dask scheduler answers ({error}); start one "
+                f"there, or correct the address"
+            ) from None
+        yield stack.enter_context(client)
+
+
+def map_blocks(client: Client, work: Work, blocks: Sequence[Box]) -> Iterator[Any]:
+    """Like `map`, on the workers, in the order in which blocks are done.
+
+    What a worker raises is raised here. A block whose worker dies is done by another one.
+
+    Raises:
+      ValueError: if every worker that tried some block died of it.
+    """
+    name = f"maemem-{uuid.uuid4()}"
+    client.register_plugin(_Holder(work), name=name)
+    keys = [f"{name}-{block}" for block in blocks]
+    futures = client.map(_do, [name] * len(blocks), blocks, key=keys, pure=False)
+    try:
+        for future in as_completed(futures):
+            yield future.result()
+            future.release()
+    except KilledWorker as error:
+        raise ValueError(
+            f"each worker that tried one block died, most likely for lack of memory ({error}); "
+            f"lower predict.memory_bytes or segment.block_zyx, or give the workers more"
+        ) from None
+    finally:
+        client.cancel(futures)
+        client.unregister_worker_plugin(name)

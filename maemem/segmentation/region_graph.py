@@ -1,0 +1,244 @@
+"""Which fragments touch, how strongly, and which of them are one object: agglomeration.
+
+A graph can be put together from those of blocks: its statistics are whole numbers, so that sums do
+not depend on their order, and its edges are sorted. Merging takes place in the whole graph; so the
+result does not depend on the blocks.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import heapq
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+from jaxtyping import Float, Int64, Integer
+
+# What is known of the affinities across a boundary, as whole numbers that add up. For a mean: how
+# many, and their sum, in units of 2**-24, float32's own near 1. Else a histogram.
+_UNITS = 1 << 24
+_BINS = 256
+_QUANTILES = {"median": 50, "quantile85": 85}
+SCORES = ("mean", *_QUANTILES)
+
+
+@dataclasses.dataclass(frozen=True)
+class Merging:
+    """Which fragments become one object."""
+
+    score: str  # of the affinities across a boundary: one of `SCORES`
+    threshold: float  # They do where it is above this.
+
+
+@dataclasses.dataclass(frozen=True)
+class RegionGraph:
+    """Pairs of touching fragments, sorted, each once, and the affinities between the two."""
+
+    pairs: Int64[np.ndarray, "edges 2"]  # ids, the lower one first
+    statistics: Integer[np.ndarray, "edges numbers"]
+
+
+def region_graph(
+    affinities: Float[np.ndarray, "c z y x"],
+    fragments: Integer[np.ndarray, "_z _y _x"],
+    score: str,
+) -> RegionGraph:
+    """The graph of a block's voxels and their predecessors along each axis.
+
+    Args:
+      affinities: in [0, 1]; channels 0, 1, 2 are those to the predecessors along z, y and x.
+      fragments: ids; longer by one voxel along each axis, at its beginning, where the predecessors
+        of the first voxels are. 0 is background, and has no edges.
+      score: one of `SCORES`, for which statistics are kept.
+    """
+    inner = fragments[1:, 1:, 1:]
+    pairs, values = [], []
+    for axis in range(3):
+        before = [slice(1, None)] * 3
+        before[axis] = slice(None, -1)
+        other = fragments[tuple(before)]
+        meet = (inner != other) & (inner > 0) & (other > 0)
+        ends = np.stack([inner[meet], other[meet]], 1).astype(np.int64)
+        pairs.append(np.sort(ends, axis=1))
+        values.append(affinities[axis][meet])
+    return _summed(np.concatenate(pairs), _Rows(np.concatenate(values), score))
+
+
+def joined(
+    graphs: Sequence[RegionGraph], names: Int64[np.ndarray, " ids"] | None = None
+) -> RegionGraph:
+    """The graph of several blocks together; it may give ids new names, and drops what then is one.
+
+    Args:
+      graphs: of the blocks.
+      names: the new name of each id; None: they stay.
+    """
+    pairs = [graph.pairs for graph in graphs]
+    if names is not None:
+        pairs = [np.sort(names[each], axis=1) for each in pairs]
+    apart = [each[:, 0] != each[:, 1] for each in pairs]
+    unique, edges = _unique(np.concatenate([p[a] for p, a in zip(pairs, apart, strict=True)]))
+    like = graphs[0].statistics
+    sums = np.zeros((len(unique), like.shape[1]), like.dtype)
+    parts = np.split(edges, np.cumsum([each.sum() for each in apart])[:-1])
+    for graph, kept, part in zip(graphs, apart, parts, strict=True):
+        _add_rows(sums, part, graph.statistics[kept])
+    return RegionGraph(unique, sums)
+
+
+def _add_rows(sums: np.ndarray, places: np.ndarray, rows: np.ndarray) -> None:
+    """Adds each row at its place, of which few come twice: only new names make them equal."""
+    while len(places):
+        _, first = np.unique(places, return_index=True)
+        sums[places[first]] += rows[first]
+        places, rows = np.delete(places, first), np.delete(rows, first, axis=0)
+
+
+def merge(
+    graph: RegionGraph, count: int, thresholds: Sequence[float], score: str
+) -> Iterator[Int64[np.ndarray, " ids"]]:
+    """Merges touching fragments, best score first, until none is above the threshold.
+
+    As waterz does (Funke et al. 2019): after each merge, the scores of the new region's boundaries
+    are taken anew, of all of their affinities. Of equal scores, the pair of lower ids comes first.
+
+    Args:
+      graph: of fragments 1 to count.
+      count: of the fragments.
+      thresholds: affinities, falling: two regions merge where their score is above it, so the lower
+        the threshold, the larger the objects. One pass serves all of them.
+      score: of a boundary's affinities: `mean`; `median` or `quantile85`, to 1/256.
+
+    Returns:
+      an iterator over one table for each threshold, of the object `[fragment]`, one of its
+      fragments; 0 stays 0.
+    """
+    merging = _Merging(graph, count, _mean if score == "mean" else _quantile(_QUANTILES[score]))
+    for threshold in thresholds:
+        merging.run(threshold)
+        yield merging.objects()
+
+
+class _Merging:
+    """A graph whose regions are merged.
+
+    Of two edges that become one, the better is kept, and scored anew only when its turn comes: the
+    score of both together is never above that of the better one.
+    """
+
+    def __init__(self, graph: RegionGraph, count: int, score: Callable[[np.ndarray], float]):
+        self._score = score
+        self._statistics = graph.statistics
+        self._sums: dict[int, np.ndarray] = {}  # of edges that others have become one with
+        self._ends = [(u, v) for u, v in graph.pairs.tolist()]
+        self._parents = list(range(count + 1))
+        self._edges: list[dict[int, int]] = [{} for _ in range(count + 1)]  # by neighbour
+        for edge, (u, v) in enumerate(self._ends):
+            self._edges[u][v] = self._edges[v][u] = edge
+        self._costs = [-score(row) for row in graph.statistics]
+        self._queue = [(cost, edge) for edge, cost in enumerate(self._costs)]
+        heapq.heapify(self._queue)
+        self._stale = bytearray(len(self._ends))
+        self._gone = bytearray(len(self._ends))
+
+    def run(self, threshold: float) -> None:
+        """Merges what scores above a threshold."""
+        queue = self._queue
+        while queue and queue[0][0] < -threshold:
+            _, edge = heapq.heappop(queue)
+            if self._gone[edge]:
+                continue
+            if self._stale[edge]:
+                self._stale[edge] = 0
+                self._costs[edge] = -self._score(self._sums[edge])
+                heapq.heappush(queue, (self._costs[edge], edge))
+                continue
+            self._merge(*map(self._root, self._ends[edge]))
+
+    def objects(self) -> np.ndarray:
+        """The region of each fragment."""
+        table = np.array(self._parents)
+        while not np.array_equal(further := table[table], table):
+            table = further
+        return table
+
+    def _root(self, region: int) -> int:
+        parents = self._parents
+        while parents[region] != region:
+            parents[region] = region = parents[parents[region]]
+        return region
+
+    def _merge(self, u: int, v: int) -> None:
+        """Hands the edges of the region that has fewer to the other."""
+        if len(self._edges[u]) < len(self._edges[v]):
+            u, v = v, u
+        self._parents[v] = u
+        mine, theirs = self._edges[u], self._edges[v]
+        self._gone[mine.pop(v)] = 1
+        del theirs[u]
+        for neighbour, edge in theirs.items():
+            back = self._edges[neighbour]
+            del back[v]
+            other = mine.get(neighbour)
+            if other is not None:
+                edge = self._unite(edge, other)
+            mine[neighbour] = back[u] = edge
+        theirs.clear()
+
+    def _unite(self, a: int, b: int) -> int:
+        kept, dropped = sorted((a, b), key=lambda edge: (self._costs[edge], edge))
+        parts = [self._sums.pop(edge, self._statistics[edge]) for edge in (kept, dropped)]
+        self._sums[kept] = parts[0] + parts[1]
+        self._stale[kept] = self._gone[dropped] = 1
+        return kept
+
+
+@dataclasses.dataclass(frozen=True)
+class _Rows:
+    """Affinities, and what is kept of them."""
+
+    values: np.ndarray
+    score: str
+
+    def sums(self, edges: np.ndarray, count: int) -> np.ndarray:
+        """What is kept of those of each edge, whole numbers `[count numbers]`."""
+        if self.score == "mean":
+            units = np.rint(self.values.astype(np.float64) * _UNITS).astype(np.int64)
+            sums = np.zeros((count, 2), np.int64)
+            np.add.at(sums[:, 1], edges, units)
+            sums[:, 0] = np.bincount(edges, minlength=count)
+            return sums
+        bins = np.minimum((self.values * _BINS).astype(np.int64), _BINS - 1)
+        histograms = np.zeros((count, _BINS), np.int32)
+        np.add.at(histograms, (edges, bins), 1)
+        return histograms
+
+
+def _summed(pairs: np.ndarray, rows: _Rows) -> RegionGraph:
+    unique, edges = _unique(pairs)
+    return RegionGraph(unique, rows.sums(edges, len(unique)))
+
+
+def _unique(pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The pairs `[n 2]`, sorted, each once, and the place of each pair among them."""
+    order = np.lexsort(pairs.T[::-1])
+    sorted_ = pairs[order]
+    new = np.ones(len(pairs), bool)
+    new[1:] = (sorted_[1:] != sorted_[:-1]).any(1)
+    places = np.empty(len(pairs), np.int64)
+    places[order] = np.cumsum(new) - 1
+    return sorted_[new], places
+
+
+def _mean(statistics: np.ndarray) -> float:
+    number, total = statistics
+    return float(total / (number * _UNITS))
+
+
+def _quantile(percent: int) -> Callable[[np.ndarray], float]:
+    def score(histogram: np.ndarray) -> float:
+        counts = np.cumsum(histogram)
+        place = percent * int(counts[-1]) // 100 + 1
+        return (float(np.searchsorted(counts, place)) + 0.5) / _BINS
+
+    return score

@@ -1,0 +1,205 @@
+"""Blocks on other processes, some of which are killed: the same bytes, and nothing lost."""
+
+import contextlib
+import functools
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import dask.config
+import numpy as np
+import pytest
+
+from maemem.blockwise.engine import do_blocks, open_workers
+from maemem.data import ledger
+from maemem.geometry import blocks
+from maemem.segmentation.region_graph import Merging
+from tests.blockwise import segmentations
+from tests.blockwise.predictions import SHAPE, run
+from tests.blockwise.volumes import grey_values, stored_volume
+from tests.runs import REPOSITORY
+
+log = logging.getLogger(__name__)
+EVERY = list(blocks((4, 6, 10), (1, 3, 5)))
+
+
+@pytest.fixture(scope="module")
+def workers():
+    """Two processes of this machine."""
+    with open_workers("local:2") as found:
+        yield found
+
+
+@contextlib.contextmanager
+def finished_of(folder):
+    """The record of a result under way."""
+    folder.mkdir(exist_ok=True)
+    with ledger.held(folder / "a.zarr.partial", folder / "a.zarr", wait=False):
+        yield ledger.claim(folder / "a.zarr.partial", {})
+
+
+def files(folder):
+    return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def leave_name(folder, block):
+    time.sleep(0.05)
+    with (folder / f"{os.getpid()}-{time.monotonic_ns()}").open("w") as file:
+        file.write(str(block))
+
+
+def die_once(folder, block):
+    """Kills its own process, the first two times that it is asked for the third block."""
+    if block == EVERY[2] and len(list(folder.glob("died-*"))) < 2:
+        (folder / f"died-{time.monotonic_ns()}").touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    leave_name(folder, block)
+
+
+def mistake(block):
+    raise ValueError(f"block {block} is wrong; mend it")
+
+
+def test_predictions_are_the_same_bytes_here_and_on_workers(tmp_path, workers):
+    volume = stored_volume(tmp_path / "raw.zarr", grey_values(SHAPE))
+    run(volume, tmp_path / "here" / "a.zarr")
+    run(volume, tmp_path / "there" / "a.zarr", workers=workers)
+    here = files(tmp_path / "here")
+    assert len(here) == 12 + 2
+    assert here == files(tmp_path / "there")
+
+
+def dying_cut(folder, affinities):
+    """Kills its own process, once for each of the first two calls."""
+    died = folder / f"died-{len(list(folder.glob('died-*')))}"
+    if died.name != "died-2":
+        died.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return segmentations.linked(affinities)
+
+
+def test_segmentations_are_the_same_bytes_though_workers_are_killed(tmp_path, workers):
+    affinities = segmentations.smooth_affinities(0, (6, 24, 24))
+    options = {"block_zyx": (3, 12, 12), "merging": Merging("median", 0.6), "smallest": 5}
+    segmentations.run(affinities, segmentations.linked, tmp_path / "here" / "a.zarr", **options)
+    cut = functools.partial(dying_cut, tmp_path)
+    segmentations.run(affinities, cut, tmp_path / "there" / "a.zarr", workers=workers, **options)
+    assert files(tmp_path / "here") == files(tmp_path / "there")
+    assert len(list(tmp_path.glob("died-*"))) == 2
+
+
+def test_every_block_is_done_once_and_by_several_processes(tmp_path, workers):
+    (tmp_path / "done").mkdir()
+    with finished_of(tmp_path) as finished:
+        work = functools.partial(leave_name, tmp_path / "done")
+        do_blocks(work, EVERY, finished, verb="named", log=log, workers=workers)
+        assert finished.missing(EVERY) == []
+    done = list((tmp_path / "done").iterdir())
+    assert sorted(path.read_text() for path in done) == sorted(map(str, EVERY))
+    processes = {path.name.split("-")[0] for path in done}
+    assert len(processes) == 2
+    assert str(os.getpid()) not in processes
+
+
+def test_what_a_block_gives_comes_back(workers):
+    assert set(workers(str, EVERY)) == set(map(str, EVERY))
+
+
+def test_a_block_whose_worker_is_killed_is_done_by_another(tmp_path, workers):
+    (tmp_path / "done").mkdir()
+    with finished_of(tmp_path) as finished:
+        work = functools.partial(die_once, tmp_path / "done")
+        do_blocks(work, EVERY, finished, verb="named", log=log, workers=workers)
+        assert finished.missing(EVERY) == []
+    assert len(list((tmp_path / "done").glob("died-*"))) == 2
+    done = [path.read_text() for path in (tmp_path / "done").iterdir()]
+    assert set(done) - {""} == set(map(str, EVERY))
+
+
+def test_what_a_worker_raises_is_raised_here(tmp_path, workers):
+    with (
+        finished_of(tmp_path) as finished,
+        pytest.raises(ValueError, match=r"block .* is wrong; mend it"),
+    ):
+        do_blocks(mistake, EVERY, finished, verb="named", log=log, workers=workers)
+
+
+def test_without_dask_it_says_what_to_install(monkeypatch):
+    monkeypatch.delitem(sys.modules, "maemem.blockwise.cluster", raising=False)
+    monkeypatch.delattr("maemem.blockwise.cluster", raising=False)
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with (
+        pytest.raises(ValueError, match=r"pip install 'maemem\[cluster\]', or leave"),
+        open_workers("local:2"),
+    ):
+        pass
+
+
+def test_in_this_process_nothing_is_started():
+    with open_workers("") as workers:
+        assert workers is map
+
+
+def test_a_running_scheduler_is_reached_by_its_address(tmp_path):
+    from distributed import LocalCluster
+
+    volume = stored_volume(tmp_path / "raw.zarr", grey_values(SHAPE))
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster,
+        open_workers(cluster.scheduler_address) as workers,
+    ):
+        there = run(volume, tmp_path / "there.zarr", workers=workers)
+    np.testing.assert_array_equal(there, run(volume, tmp_path / "here.zarr"))
+
+
+def test_no_scheduler_at_an_address_is_said():
+    with (
+        dask.config.set({"distributed.comm.timeouts.connect": 0.5}),
+        pytest.raises(ValueError, match=r"tcp://127\.0\.0\.1:9, .*start one there"),
+        open_workers("tcp://127.0.0.1:9"),
+    ):
+        pass
+
+
+CODE = """
+import sys, time
+from pathlib import Path
+import numpy as np
+from maemem.blockwise.engine import open_workers
+from maemem.data.volumes import open_volume
+from maemem.segmentation.region_graph import Merging
+from tests.blockwise import segmentations
+from tests.blockwise.predictions import look_around, run
+
+def slowly(crops):
+    time.sleep(0.02)
+    return look_around(crops)
+
+with open_workers(sys.argv[2]) as workers:
+    volume = open_volume(f"{sys.argv[1]}/raw.zarr")
+    run(volume, Path(sys.argv[1]) / "killed" / "a.zarr", slowly, workers=workers)
+"""
+
+
+@pytest.mark.parametrize("where", ["", "local:2"])
+def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bytes(tmp_path, where):
+    volume = stored_volume(tmp_path / "raw.zarr", grey_values(SHAPE))
+    run(volume, tmp_path / "whole" / "a.zarr")
+    command = [sys.executable, "-c", CODE, str(tmp_path), where]
+    kills = 0
+    for least in (1, 5, 9):
+        process = subprocess.Popen(command, cwd=REPOSITORY)
+        while process.poll() is None:
+            done = len(list(tmp_path.glob("killed/*.partial/.conversion/*/*")))
+            if least <= done < 12:
+                process.kill()
+                kills += 1
+                break
+            time.sleep(0.002)
+        process.wait()
+    assert kills >= 2
+    subprocess.run(command, cwd=REPOSITORY, check=True)
+    assert files(tmp_path / "whole") == files(tmp_path / "killed")
