@@ -30,11 +30,12 @@ def log_to_terminal() -> None:
 
 @contextlib.contextmanager
 def showing_progress(
-    log: logging.Logger, verb: str, *, total: int, missing: int, shown: bool
+    log: logging.Logger, verb: str, *, total: int, missing: int, shown: bool, unit: str = "block"
 ) -> Iterator[Callable[[], None]]:
     """What is to be called after each block: a bar on a terminal, lines in the log elsewhere.
 
-    Both say how many blocks are done, how fast it goes, and how long the rest will take.
+    Both say how many blocks are done, how fast it goes, and how long the rest will take. A bar
+    inside of another one vanishes at its end.
 
     Args:
       log: where the lines go.
@@ -42,12 +43,13 @@ def showing_progress(
       total: how many blocks there are.
       missing: how many of them were not done before.
       shown: whether to say anything at all.
+      unit: what is counted.
     """
     on_terminal = shown and sys.stderr.isatty()
     left, begun = missing, time.monotonic()
     logged = begun
     if shown and missing < total:
-        log.info("going on: %d of %d blocks are missing", missing, total)
+        log.info("going on: %d of %d %ss are missing", missing, total, unit)
 
     def advance() -> None:
         nonlocal left, logged
@@ -58,11 +60,11 @@ def showing_progress(
             logged = now
             rate = (missing - left) / (now - begun)
             log.info(
-                "%s %d of %d blocks, %.3g blocks/s, %s left",
-                *(verb, total - left, total, rate, timedelta(seconds=round(left / rate))),
+                "%s %d of %d %ss, %.3g %ss/s, %s left",
+                *(verb, total - left, total, unit, rate, unit),
+                timedelta(seconds=round(left / rate)),
             )
 
-    with tqdm(
-        total=total, initial=total - missing, desc=verb, unit="block", disable=not on_terminal
-    ) as bar:
+    amounts = {"total": total, "initial": total - missing, "unit": unit}
+    with tqdm(desc=verb, **amounts, leave=None, disable=not on_terminal) as bar:
         yield advance

@@ -27,6 +27,7 @@ from maemem.blockwise.windows import Windows, blend_weights, block_shape, read_m
 from maemem.data import ledger, omezarr
 from maemem.data.volumes import Volume
 from maemem.geometry import Box, Zyx, blocks, format_zyx
+from maemem.logs import showing_progress
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +47,7 @@ class _Job:
     weights: np.ndarray  # float32 [z y x c], see `blend_weights`
     batch_size: int
     dtype: str
+    progress: bool  # whether to show that of a block's windows
 
 
 def predict_volume(
@@ -101,7 +103,9 @@ def predict_volume(
     _check(region, volume, dtype)
     windows = Windows(region, window_zyx, stride_zyx)
     known = np.ones((*window_zyx, len(channels))) if known is None else known
-    job = _Job(predict, volume, windows, blend_weights(known, stride_zyx), batch_size, dtype)
+    weights = blend_weights(known, stride_zyx)
+    here = progress and workers is map  # Several workers would write over each other's bars.
+    job = _Job(predict, volume, windows, weights, batch_size, dtype, here)
     attributes = _attributes(job, channels, identity)
     target = store.local_path(output)
     if target.exists():
@@ -202,8 +206,12 @@ def _predict_block(job: _Job, block: Box) -> np.ndarray:
     z, y, x = start
     crops = (raw[window.moved((-z, -y, -x)).slices] for window in touching)
     sums = np.zeros((*block.shape_zyx, job.weights.shape[-1]), np.float32)
-    for window, prediction in zip(touching, _predictions(job, crops), strict=True):
-        _add(sums, block, window, prediction, job.weights)
+    count = len(touching)
+    amounts = {"total": count, "missing": count, "unit": "window"}
+    with showing_progress(log, "of a block", **amounts, shown=job.progress) as advance:
+        for window, prediction in zip(touching, _predictions(job, crops), strict=True):
+            _add(sums, block, window, prediction, job.weights)
+            advance()
     return np.clip(sums, 0, 1, out=sums)  # The weights, too, add up to 1 but for rounding.
 
 

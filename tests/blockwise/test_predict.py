@@ -241,6 +241,9 @@ def test_progress_in_the_log(tmp_path, caplog, monkeypatch):
     assert len(lines) == 12
     assert re.fullmatch(r"predicted 1 of 12 blocks, .* blocks/s, 0:\d\d:\d\d left", lines[0])
     assert re.fullmatch(r"predicted 12 of 12 blocks, .* blocks/s, 0:00:00 left", lines[-1])
+    # A block may be all of a volume, so its windows are told as well.
+    within = [line for line in caplog.messages if line.startswith("of a block")]
+    assert re.fullmatch(r"of a block 1 of 45 windows, .* windows/s, 0:\d\d:\d\d left", within[0])
 
 
 def test_memory_does_not_grow_with_the_volume(tmp_path):
