@@ -3,18 +3,22 @@
 import functools
 import tracemalloc
 
+import cc3d
 import hypothesis
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import tifffile
 from hypothesis import strategies as st
 
 from maemem.blockwise.store import open_labels
+from maemem.objectives.affinity import LEE, Affinity
 from maemem.segmentation.agglomeration import agglomerate, fragments
 from maemem.segmentation.contingency import contingency
 from maemem.segmentation.instances import compact, remove_small
 from maemem.segmentation.intensity import intensity_affinities
 from maemem.segmentation.markers import MarkerThresholds, marker_watershed
+from maemem.segmentation.mutex import mutex_watershed
 from maemem.segmentation.region_graph import SCORES, Merging
 from maemem.segmentation.scores import variation_of_information
 from tests.blockwise.segmentations import START, balls, linked, run, smooth_affinities, write
@@ -123,6 +127,27 @@ def test_instances_that_cross_blocks_are_joined(
         smallest=smallest,
     )
     np.testing.assert_array_equal(found, compact(remove_small(cut(prediction), smallest)))
+
+
+@hypothesis.settings(max_examples=6, deadline=None)
+@hypothesis.given(seed=st.integers(0, 2**32), block=st.tuples(*[st.integers(3, 16)] * 3))
+def test_mutex_watershed_of_clear_affinities_is_that_of_the_whole(tmp_path_factory, seed, block):
+    """Where long-range edges never contradict the nearest, their order, and so blocks, are moot."""
+    rng = np.random.default_rng(seed)
+    apart = smooth_affinities(seed, (10, 16, 18)).min(0) > 0.3
+    cells = cc3d.connected_components(apart, connectivity=6).astype(np.int32)
+    values, known = Affinity(LEE).targets(jnp.asarray(cells[None]))
+    clear = np.where(values, rng.uniform(0.8, 1, values.shape), rng.uniform(0, 0.1, values.shape))
+    prediction = np.where(known, clear, 0.65)[0].transpose(3, 0, 1, 2).astype(np.float32)
+    cut = functools.partial(
+        mutex_watershed, offsets_zyx=LEE, nearest_bias=0.4, long_bias=0.7, background=0.2
+    )
+    found = run(
+        *(prediction, cut, tmp_path_factory.mktemp("a") / "a.zarr"),
+        block_zyx=block,
+        halo_zyx=(4, 9, 9),
+    )
+    np.testing.assert_array_equal(found, compact(cut(prediction)))
 
 
 def test_resumes_and_refuses_another_ones_record(tmp_path):
