@@ -54,8 +54,9 @@ def do_blocks(
       progress: whether to show it.
     """
     missing = finished.missing(every)
-    amounts = {"total": len(every), "missing": len(missing)}
-    with showing_progress(log, verb, **amounts, shown=progress) as advance:
+    with showing_progress(
+        log, verb, total=len(every), missing=len(missing), shown=progress
+    ) as advance:
         for _ in workers(_Recorded(work, finished), missing):
             advance()
 

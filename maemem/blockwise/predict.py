@@ -207,8 +207,9 @@ def _predict_block(job: _Job, block: Box) -> np.ndarray:
     crops = (raw[window.moved((-z, -y, -x)).slices] for window in touching)
     sums = np.zeros((*block.shape_zyx, job.weights.shape[-1]), np.float32)
     count = len(touching)
-    amounts = {"total": count, "missing": count, "unit": "window"}
-    with showing_progress(log, "of a block", **amounts, shown=job.progress) as advance:
+    with showing_progress(
+        log, "of a block", total=count, missing=count, shown=job.progress, unit="window"
+    ) as advance:
         for window, prediction in zip(touching, _predictions(job, crops), strict=True):
             _add(sums, block, window, prediction, job.weights)
             advance()

@@ -197,8 +197,9 @@ def _write_blocks(
     )
     every = list(blocks(plan.shape_zyx, plan.shard_zyx))
     missing = finished.missing(every)
-    amounts = {"total": len(every), "missing": len(missing)}
-    with showing_progress(log, "converted", **amounts, shown=progress) as advance:
+    with showing_progress(
+        log, "converted", total=len(every), missing=len(missing), shown=progress
+    ) as advance:
         for block in missing:
             store[block.slices].write(source.read(block)).result()
             finished.add(block)
