@@ -49,5 +49,7 @@ def get_config():
     config.finetune.eval_crops = 16
     config.finetune.checkpoint_every = 50
     config.predict.views = "one"
+    config.segment.grid.score = ("mean", "quantile85")
+    config.segment.grid.low = (0.05,)  # A few combinations, for the sake of time.
     config.segment.baselines = ("fragments", "intensity")
     return config
