@@ -5,8 +5,9 @@
 Pre-trains an encoder without labels, fine-tunes it to affinities, and predicts, segments and scores
 tissue that it never saw. Ends by naming the report to open.
 
-Cost and score: four and a half minutes on two cores; adapted Rand error 0.042 on the test tissue
-(its own fragments 1.000, a watershed of the raw intensities 0.123).
+Cost and score: four and a half minutes on two cores when last timed as a whole, before the way of
+merging fragments changed, and longer on slower machines; adapted Rand error 0.042 on
+test tissue (its own fragments 1.000, a watershed of the raw intensities 0.123).
 """
 
 from maemem.config import adamw, everything, transformer, volume
