@@ -99,7 +99,7 @@ def inflate(
             f"model.patch_zyx is {tuple(patch_zyx)}; give it these sizes in y and x"
         )
     # Voxels lie in [−1, 1], so that (voxel / 2 + 1/2 − mean) / std is what the network saw.
-    means, stds = (np.broadcast_to(np.float32(each), colours) for each in (mean, std))
+    means, stds = (np.broadcast_to(np.asarray(each, np.float32), colours) for each in (mean, std))
     grey = np.einsum("dcyx,c->yxd", kernel, 0.5 / stds)
     offset = np.einsum("dcyx,c->d", kernel, (0.5 - means) / stds)
     places = _take(tensors, prefix + names.places)[0]

@@ -101,7 +101,8 @@ def layer_scales(params: PyTree, decay: float) -> PyTree:
     """The factor of the learning rate of every parameter, of a shape that broadcasts over it.
 
     Of an encoder of n blocks, block i (from 0) has decay ** (n - i), the patch embedding
-    and what goes with it decay ** (n + 1), the last norm 1; as has everything outside of the encoder.
+    and what goes with it decay ** (n + 1), the last norm 1; as has everything outside of the
+    encoder.
     """
     leaves = jax.tree_util.tree_leaves_with_path(params)
     blocks = max((int(_blocks(path, leaf).max(initial=-1)) for path, leaf in leaves)) + 1
