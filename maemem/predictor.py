@@ -162,6 +162,11 @@ def load(path: str | pathlib.Path) -> Predictor:
     """
     folder = pathlib.Path(path).expanduser().absolute()
     config = recorded_config(folder)
+    if is_model(folder) and read_record(folder).get("stage") == "pretrain":
+        raise ValueError(
+            f"the model {folder} is pre-trained only, and segments nothing; fine-tuning starts "
+            f"from it with --config.finetune.encoder={folder}"
+        )
     size = trained_voxel_size(config, folder)
     network_parameters.cache_clear()  # Fine-tuning may have gone on since.
     network = open_network(config, None, folder, size)

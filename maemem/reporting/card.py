@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from maemem.config import WORKDIR
 from maemem.geometry import format_zyx
 
 
@@ -59,7 +60,7 @@ def write_card(card: Card) -> str:
 
 
 def _segmenting(card: Card) -> str:
-    size = format_zyx(card.voxel_size_nm)
+    size = "x".join(f"{nm:g}" for nm in card.voxel_size_nm)
     return (
         '```python\nimport maemem\n\nmodel = maemem.load("FOLDER")\n'
         "labels = model.segment(volume)  # raw intensities [z y x] to objects [z y x]\n```\n\n"
@@ -77,33 +78,26 @@ def _encoder() -> str:
 
 
 def _volumes(card: Card) -> str:
-    lines = ["| volume | region | voxels (z, y, x) |", "|---|---|---|"]
+    lines = ["| volume | region | labels |", "|---|---|---|"]
     for name, entry in card.config["data"]["train"].items():
-        lines.append(
-            f"| {name} | {entry['region'] or 'all'} | {format_zyx(card.voxel_size_nm)} nm |"
-        )
+        labels = "used" if entry["labels"] and card.stage == "finetune" else "none"
+        lines.append(f"| {name} | {entry['region'] or 'all'} | {labels} |")
     return "\n".join(lines)
 
 
 def _network(card: Card) -> str:
     config, training = card.config, card.config[card.stage]
     model, size = config["model"], config["model"]["encoder"]
+    started = training["encoder"].replace(WORKDIR, "pre-training in the same run")
     rows = {
         "crop": f"{format_zyx(config['data']['crop_zyx'])} voxels",
         "patch": f"{format_zyx(model['patch_zyx'])} voxels",
-        "encoder": f"{size['width']} wide, {size['depth']} blocks, {size['heads']} heads",
+        "encoder": ", ".join(f"{name} {value}" for name, value in size.items()),
         "training": f"{training['steps']} steps of {training['batch_size']} crops",
-        "encoder started from": training["encoder"] or "scratch",
+        "encoder started from": started or "scratch",
     }
     if card.stage == "finetune":
-        del rows["encoder started from"], rows["training"]
-        started = training["encoder"].replace("{workdir}", "pre-training in the same run")
-        rows |= {
-            "segmenter": model["segmenter"],
-            "objective": config["objective"]["kind"],
-            "fine-tuning": f"{training['steps']} steps of {training['batch_size']} crops",
-            "encoder started from": started or "scratch",
-        }
+        rows |= {"segmenter": model["segmenter"], "objective": config["objective"]["kind"]}
     if card.thresholds:
         rows["thresholds"] = f"`{json.dumps(card.thresholds)}`"
     lines = [f"| {name} | {value} |" for name, value in rows.items()]

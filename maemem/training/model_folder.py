@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import safetensors
 import safetensors.numpy
 from flax import traverse_util
 from jaxtyping import PyTree
@@ -39,7 +38,7 @@ def write_model(folder: pathlib.Path, params: PyTree, texts: Mapping[str, str]) 
     partial.mkdir(parents=True)
     flat: dict[str, Any] = traverse_util.flatten_dict(params, sep="/")
     arrays = {name: np.ascontiguousarray(value) for name, value in flat.items()}
-    safetensors.numpy.save_file(arrays, partial / WEIGHTS)
+    (partial / WEIGHTS).write_bytes(safetensors.numpy.save(arrays))
     for name, text in texts.items():
         (partial / name).write_text(text)
     files = sorted(partial.iterdir())
