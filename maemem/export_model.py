@@ -54,11 +54,11 @@ def export_model(
     from maemem.reporting.card import Card, write_card
     from maemem.training.checkpoint import read_parameters
     from maemem.training.model_folder import write_model
-    from maemem.workdir import read_record, recorded_config
+    from maemem.workdir import read_config, read_record
 
     if not licence.strip() or not data.strip():
         raise ValueError("licence or data is empty; who is handed a model has to know both")
-    record, config = read_record(workdir), recorded_config(workdir)
+    record, config = read_record(workdir), read_config(workdir)
     stage = stage or next((s for s in STAGES if (workdir / s / "checkpoints").exists()), STAGES[0])
     params, checkpoint = read_parameters(workdir, stage)
     size = trained_voxel_size(config, workdir)

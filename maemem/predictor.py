@@ -29,7 +29,7 @@ from maemem.stages.predict import (
 )
 from maemem.stages.segment import write_labels
 from maemem.training.model_folder import is_model
-from maemem.workdir import read_record, recorded_config
+from maemem.workdir import read_config, read_record
 
 # Voxels that differ by less are taken as those of training.
 _SAME_VOXEL_SIZE = 1.1
@@ -161,7 +161,7 @@ def load(path: str | pathlib.Path) -> Predictor:
       ValueError: if it cannot be read, or a file of a model folder was changed.
     """
     folder = pathlib.Path(path).expanduser().absolute()
-    config = recorded_config(folder)
+    config = read_config(folder)
     if is_model(folder) and read_record(folder).get("stage") == "pretrain":
         raise ValueError(
             f"the model {folder} is pre-trained only, and segments nothing; fine-tuning starts "

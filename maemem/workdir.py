@@ -107,15 +107,22 @@ def read_record(folder: pathlib.Path) -> dict[str, Any]:
     path = folder / "config.json"
     if not path.exists():
         raise FileNotFoundError(
-            f"there is no {path}; expected a workdir of `python -m maemem.main`, or a model folder"
+            f"there is no {path}, so {folder} is no workdir of a run; give the folder that was "
+            f"--workdir of python -m maemem.main, or a model folder"
         )
     try:
-        return {"config": {}, **json.loads(path.read_text())}
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{path} is no record of a config: {error}") from None
+        record = json.loads(path.read_text())
+        if not isinstance(record["config"], dict):
+            raise TypeError("its config is no object")
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path} cannot be read ({error}); python -m maemem.main with the config and this "
+            f"workdir says what is wrong"
+        ) from None
+    return record
 
 
-def recorded_config(folder: pathlib.Path) -> Config:
+def read_config(folder: pathlib.Path) -> Config:
     """The config of a workdir or a model folder; fields that are newer have their defaults.
 
     Raises:

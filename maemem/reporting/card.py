@@ -92,7 +92,7 @@ def _network(card: Card) -> str:
     rows = {
         "crop": f"{format_zyx(config['data']['crop_zyx'])} voxels",
         "patch": f"{format_zyx(model['patch_zyx'])} voxels",
-        "encoder": ", ".join(f"{name} {value}" for name, value in size.items()),
+        "encoder": f"width {size['width']}, depth {size['depth']}, heads {size['heads']}",
         "training": f"{training['steps']} steps of {training['batch_size']} crops",
         "encoder started from": started or "scratch",
     }
