@@ -215,7 +215,9 @@ def _add_segmentation(config: Config) -> None:
     config.finetune.augmentation = augmentation()
 
     config.predict = ConfigDict()
-    config.predict.network = WORKDIR  # A fine-tuning workdir, or a checkpoint of it.
+    config.predict.network = (
+        WORKDIR  # A fine-tuning workdir, a checkpoint of it, or a model folder.
+    )
     config.predict.window_zyx = config.data.get_oneway_ref("crop_zyx")
     config.predict.stride_zyx = (3, 48, 48)
     config.predict.batch_size = 16  # Windows at once.

@@ -13,7 +13,7 @@ from flax import traverse_util
 
 from maemem.geometry import Zyx
 
-Tensors = Mapping[str, np.ndarray]
+Tensors = dict[str, np.ndarray]
 Inflation = Literal["centre", "average"]
 
 
@@ -62,8 +62,14 @@ _TRANSFORMERS = _Names(
 )
 
 
+# What is trained beside an encoder, and is not of it.
+_HEADS = re.compile(
+    r"(head|fc_norm|pre_logits|pooler|classifier|decoder|(embeddings\.)?mask_token)"
+)
+
+
 def inflate(
-    tensors: Tensors,
+    tensors: Mapping[str, np.ndarray],
     patch_zyx: Zyx,
     inflation: Inflation,
     *,
@@ -90,8 +96,9 @@ def inflate(
       ValueError: if it is no plain vision transformer, or has other patches.
     """
     names, prefix = _scheme(tensors)
-    kernel = _take(tensors, f"{prefix}{names.patches}.weight")
-    bias = _take(tensors, f"{prefix}{names.patches}.bias")
+    left = dict(tensors)  # What is taken leaves it.
+    kernel = _take(left, f"{prefix}{names.patches}.weight")
+    bias = _take(left, f"{prefix}{names.patches}.bias")
     width, colours, *size_yx = kernel.shape
     if tuple(size_yx) != tuple(patch_zyx[1:]):
         raise ValueError(
@@ -102,32 +109,25 @@ def inflate(
     means, stds = (np.broadcast_to(np.asarray(each, np.float32), colours) for each in (mean, std))
     grey = np.einsum("dcyx,c->yxd", kernel, 0.5 / stds)
     offset = np.einsum("dcyx,c->d", kernel, (0.5 - means) / stds)
-    places = _take(tensors, prefix + names.places)[0]
-    side = math.isqrt(len(places) - 1)
-    if 1 + side * side != len(places):
+    plane = _plane(left, names, prefix)
+    blocks = _blocks(left, names, prefix)
+    norm = _norm(left, prefix + names.norm)
+    if beyond := [name for name in left if not _HEADS.match(name.removeprefix(prefix))]:
         raise ValueError(
-            f"the 2-D network has {len(places)} places; expected one of a class token, and those "
-            f"of a square grid"
+            f"the 2-D network is no plain vision transformer: it has {min(beyond)} beyond the "
+            f"parts of one"
         )
-    first = _take(tensors, prefix + names.class_token).reshape(width) + places[0]
     return {
         "patch_embedding": {
             "kernel": _deepen(grey, patch_zyx[0], inflation).reshape(-1, width),
             "bias": bias + offset,
         },
-        "plane": {
-            "table": places[1:].reshape(side, side, width),
-            "depth_gain": np.zeros(width, np.float32),
-            "class_token": first,
-        },
-        "transformer": {
-            **_blocks(tensors, names, prefix),
-            "norm": _norm(tensors, prefix + names.norm),
-        },
+        "plane": plane,
+        "transformer": {**blocks, "norm": norm},
     }
 
 
-def _scheme(tensors: Tensors) -> tuple[_Names, str]:
+def _scheme(tensors: Mapping[str, np.ndarray]) -> tuple[_Names, str]:
     """Whose names these are, and what stands before them."""
     for names in (_TIMM, _TRANSFORMERS):
         last = f"{names.patches}.weight"
@@ -150,22 +150,31 @@ def _deepen(kernel: np.ndarray, depth: int, inflation: Inflation) -> np.ndarray:
     return deep
 
 
+def _plane(tensors: Tensors, names: _Names, prefix: str) -> dict[str, np.ndarray]:
+    """The table of places, and the class token with its own."""
+    places = _take(tensors, prefix + names.places)[0]
+    side, width = math.isqrt(len(places) - 1), places.shape[-1]
+    if 1 + side * side != len(places):
+        raise ValueError(
+            f"the 2-D network has {len(places)} places; expected one of a class token, and those "
+            f"of a square grid"
+        )
+    return {
+        "table": places[1:].reshape(side, side, width),
+        "depth_gain": np.zeros(width, np.float32),
+        "class_token": _take(tensors, prefix + names.class_token).reshape(width) + places[0],
+    }
+
+
 def _blocks(tensors: Tensors, names: _Names, prefix: str) -> dict[str, Any]:
     start = f"{prefix}{names.block}."
-    inside = {name for name in tensors if name.startswith(start)}
-    count = 1 + max((int(name.removeprefix(start).split(".")[0]) for name in inside), default=-1)
+    inside = [name.removeprefix(start) for name in tensors if name.startswith(start)]
     blocks: dict[str, Any] = {}
-    for i in range(count):
+    for i in range(1 + max((int(name.split(".")[0]) for name in inside), default=-1)):
         for ours, theirs in names.parts.items():
-            parts = [f"{start}{i}.{their}" for their in theirs]
-            inside -= {f"{part}.{kind}" for part in parts for kind in ("weight", "bias")}
             make = _norm if ours.startswith("norm") else _dense
-            blocks[f"block_{i:02d}/{ours}"] = make(tensors, *parts)
-    if inside:
-        raise ValueError(
-            f"the 2-D network is no plain vision transformer: its blocks have {min(inside)} beyond "
-            f"those of one"
-        )
+            made = make(tensors, *(f"{start}{i}.{their}" for their in theirs))
+            blocks[f"block_{i:02d}/{ours}"] = made
     return traverse_util.unflatten_dict(blocks, sep="/")
 
 
@@ -184,4 +193,4 @@ def _norm(tensors: Tensors, name: str) -> dict[str, np.ndarray]:
 def _take(tensors: Tensors, name: str) -> np.ndarray:
     if name not in tensors:
         raise ValueError(f"the 2-D network is no plain vision transformer: it has no {name}")
-    return np.asarray(tensors[name], np.float32)
+    return np.asarray(tensors.pop(name), np.float32)

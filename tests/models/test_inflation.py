@@ -92,7 +92,8 @@ def test_places_are_resampled_to_the_grid_and_taken_with_their_tokens():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"blocks.0.ls1.gamma": np.ones(WIDTH)}, r"its blocks have blocks\.0\.ls1\.gamma beyond"),
+        ({"blocks.0.ls1.gamma": np.ones(WIDTH)}, r"it has blocks\.0\.ls1\.gamma beyond"),
+        ({"norm_pre.weight": np.ones(WIDTH)}, r"it has norm_pre\.weight beyond"),
         ({"cls_token": None}, "it has no cls_token"),
         ({"blocks.1.attn.qkv.bias": None}, r"it has no blocks\.1\.attn\.qkv\.bias"),
         ({"pos_embed": np.ones((1, 9, WIDTH))}, "has 9 places"),
