@@ -21,10 +21,10 @@ def watch(arguments: str, picture: str = "") -> None:
     Raises:
       RuntimeError: if the run fails.
     """
-    # Not an import of all of maemem's users: only notebooks have it.
-    from IPython.display import Image, display
+    # Imported here, since only notebooks have it.
+    from IPython.display import DisplayHandle, Image
 
-    shown, drawn = display(display_id=True), 0
+    shown, drawn = DisplayHandle(), 0
     command = [sys.executable, "-m", "maemem.main", *shlex.split(arguments)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert process.stdout is not None
@@ -34,8 +34,9 @@ def watch(arguments: str, picture: str = "") -> None:
         for line in process.stdout:
             print(line, end="")
             if path.is_file() and path.stat().st_mtime_ns != drawn:
+                show = shown.update if drawn else shown.display
                 drawn = path.stat().st_mtime_ns
-                shown.update(Image(path.read_bytes()))
+                show(Image(path.read_bytes()))
     finally:
         process.terminate()
         status = process.wait()
