@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
@@ -24,7 +24,7 @@ from maemem.data.pipeline import Crops, Labels, labelled_reader
 from maemem.objectives.segmentation import Segmentation
 from maemem.segmentation.decoders import check_grid
 from maemem.training.checkpoint import read_parameters
-from maemem.training.fit import Evaluate, fit
+from maemem.training.fit import Evaluate, Training, fit
 from maemem.training.mesh import local_rows, place, replicated
 from maemem.training.metrics import MetricWriter, read_metrics
 from maemem.training.step import TrainState
@@ -49,6 +49,28 @@ def run(config: Config, workdir: pathlib.Path) -> None:
       FileNotFoundError: if there is no pre-trained encoder where the config says.
       training.loop.NonFiniteLoss: if the loss diverges.
     """
+    objective, run, read = prepare(config, workdir)
+    validation, held_out = open_labelled_mix(config, "validation", workdir)
+    fit(
+        objective,
+        run,
+        read_batches(config, config.finetune, read),
+        lambda mesh, writer: _make_evaluate(
+            config, objective, validation, held_out, mesh, writer, run.folder
+        ),
+        lambda params: start_encoder(params, config, workdir),
+    )
+    log.info("held-out prediction: %s", run.folder / "prediction.png")
+
+
+def prepare(
+    config: Config, workdir: pathlib.Path
+) -> tuple[Segmentation, Training, Callable[[range], Crops]]:
+    """Checks all that the stage reads but the encoder, and opens it: what is learnt, how, from what.
+
+    Raises:
+      ValueError: as `run`.
+    """
     check_segmentation(config)
     settings, crop = config.finetune, config.data.crop_zyx
     run = training(
@@ -62,26 +84,21 @@ def run(config: Config, workdir: pathlib.Path) -> None:
     check_sets(config, workdir)
     check_grid(config.segment.method, config.segment.grid.to_dict())
     train, labels = open_labelled_mix(config, "train", workdir)
-    validation, held_out = open_labelled_mix(config, "validation", workdir)
     objective = segmentation(config, train.volumes[0].voxel_size_nm)
     jax.eval_shape(lambda key: objective.init(key, crop), jax.random.key(0))
     read = labelled_reader(
         train.volumes, labels, train.weights, crop, config.seed, settings.min_foreground
     )
-    fit(
-        objective,
-        run,
-        read_batches(config, settings, read),
-        lambda mesh, writer: _make_evaluate(
-            config, objective, validation, held_out, mesh, writer, run.folder
-        ),
-        lambda params: _start(params, config, workdir),
-    )
-    log.info("held-out prediction: %s", run.folder / "prediction.png")
+    return objective, run, read
 
 
-def _start(params: PyTree, config: Config, workdir: pathlib.Path) -> PyTree:
-    """The first parameters: those of the seed, but for a pre-trained encoder."""
+def start_encoder(params: PyTree, config: Config, workdir: pathlib.Path) -> PyTree:
+    """The first parameters: those of the seed, but for a pre-trained encoder.
+
+    Raises:
+      FileNotFoundError: if there is none where the config says.
+      ValueError: if it does not fit.
+    """
     encoder = config.finetune.encoder
     if not encoder:
         log.info("the encoder starts from scratch")

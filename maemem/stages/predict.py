@@ -10,7 +10,7 @@ import functools
 import hashlib
 import logging
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -75,6 +75,17 @@ def run(config: Config, workdir: pathlib.Path) -> None:
     _parameters.cache_clear()
 
 
+def predictor(objective: Segmentation, views: Sequence[View], params: PyTree) -> Predict:
+    """Raw crops to probabilities, the mean over views, on all devices."""
+    mesh = make_mesh()
+    apply = jax.jit(
+        objective.predict,
+        in_shardings=(replicated(mesh), batch_sharding(mesh)),
+        out_shardings=batch_sharding(mesh),
+    )
+    return average_over_views(lambda crops: apply(params, crops), objective.target.undo, views)
+
+
 @dataclasses.dataclass(frozen=True)
 class Network:
     """A fine-tuned segmenter, raw crops to probabilities; a worker is sent what it is made from.
@@ -104,19 +115,13 @@ class Network:
     @functools.cached_property
     def _apply(self) -> Predict:
         cache_compilations(self.workdir)
-        (params, checkpoint), mesh = _parameters(self.path), make_mesh()
+        params, checkpoint = _parameters(self.path)
         if _digest(params) != self.digest:
             raise ValueError(
                 f"the network {checkpoint} is another one than when the prediction began; let "
                 f"fine-tuning finish first"
             )
-        apply = jax.jit(
-            self.objective.predict,
-            in_shardings=(replicated(mesh), batch_sharding(mesh)),
-            out_shardings=batch_sharding(mesh),
-        )
-        undo = self.objective.target.undo
-        return average_over_views(lambda crops: apply(params, crops), undo, self.views)
+        return predictor(self.objective, self.views, params)
 
     def __reduce__(self):
         # Not what is built, which belongs to this process.
