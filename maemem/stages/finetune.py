@@ -66,7 +66,7 @@ def run(config: Config, workdir: pathlib.Path) -> None:
 def prepare(
     config: Config, workdir: pathlib.Path
 ) -> tuple[Segmentation, Training, Callable[[range], Crops]]:
-    """Checks all that the stage reads but the encoder, and opens it: what is learnt, how, from what.
+    """Checks and opens all that the stage reads but the encoder: what is learnt, how, from what.
 
     Raises:
       ValueError: as `run`.
