@@ -124,19 +124,21 @@ def examine(config: Config, workdir: pathlib.Path, say: Callable[[Line], None]) 
         if fits and stage == "finetune" and "predict" in config.stages:
             check("pace predict", trials.prediction, trial, opened)
     if "segment" in config.stages:
-        check(
-            "memory of tuning", machine.tuning_memory, config, opened, machine.memory_of_machine()
-        )
+        free = machine.memory_of_machine()
+        check("memory segment", machine.tuning_memory, config, opened, free)
     return examination.lines
 
 
 def _paths(opened: list[Opened]) -> dict[str, Config]:
-    """The paths of images and labels, each once, with the volume that names it."""
+    """The paths of images and labels, each once, with the volume that names it.
+
+    But for synthetic ones: there is no second reader of what is made on the spot.
+    """
     return {
         path: volume.entry
         for volume in opened
         for path in (volume.entry.path, volume.entry.labels)
-        if path
+        if path and not path.startswith("synthetic:")
     }
 
 

@@ -1,4 +1,4 @@
-"""The contact sheet: crops of the first step as the network gets them, with what it is to predict."""
+"""The contact sheet: crops as a network gets them, with what it is to predict."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _HIDDEN, _UNKNOWN = (59, 110, 165), (90, 40, 40)  # As in reconstruction.png; re
 def contact_sheet(trial: Trial, folder: pathlib.Path) -> Verdict:
     """Draws crops of the first training step: the middle section of each.
 
-    Writes FOLDER/STAGE.png: for pre-training crops and what is left visible of them; for
+    Writes FOLDER/contact_STAGE.png: for pre-training crops and what is left visible of them; for
     fine-tuning crops, the same augmented with its labels, and each channel of the target.
     """
     count = min(_CROPS, trial.settings.batch_size)
     crops = jax.tree.map(lambda rows: rows[:count], trial.batch)
-    # The batch size is part of what a key is drawn from only by its row.
+    # A crop's key does not depend on how many there are: these are those of the run.
     keys = sample_keys(trial.config.seed, 0, count)
     if isinstance(trial.objective, Reconstruction):
         columns = _masked(trial.objective, crops, keys)
@@ -39,9 +39,9 @@ def contact_sheet(trial: Trial, folder: pathlib.Path) -> Verdict:
         for row in range(count)
     }
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{trial.stage}.png"
+    path = folder / f"contact_{trial.stage}.png"
     write(path, draw_tiles(lines))
-    return Verdict("ok", f"{path}: {', '.join(columns)}; look at it")
+    return Verdict("ok", f"look at {path}: {' | '.join(columns)}")
 
 
 def _masked(objective: Reconstruction, crops: np.ndarray, keys: jax.Array) -> dict[str, np.ndarray]:

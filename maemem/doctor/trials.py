@@ -109,7 +109,7 @@ def memory(trial: Trial) -> Verdict:
     beside = plan.temp_size_in_bytes + plan.output_size_in_bytes - plan.alias_size_in_bytes
     there, where = memory_of_device()
     return fits(
-        f"{amount(state + beside)} a step: state and batch {amount(state)}, beside {amount(beside)}",
+        f"{amount(state + beside)} a step, {amount(state)} of it state and batch",
         *(state + beside, there, where),
         f"--config.{trial.stage}.accumulation=2 or more, --config.runtime.remat=True, or a smaller "
         f"--config.{trial.stage}.batch_size",
