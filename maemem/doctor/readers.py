@@ -100,9 +100,21 @@ def _reader_of_file(path: str) -> tuple[str, tuple[int, ...], Read]:
     if lower.endswith((".tif", ".tiff")):
         return "tifffile", *_reader_of_tiff(path)
     name, _, dataset = path.rpartition(":") if ":" in path else (path, "", "")
-    file = h5py.File(name, "r")
-    array = file[dataset] if dataset else next(a for a in file.values() if a.ndim == 3)
+    array = _dataset(h5py.File(name, "r"), dataset)
     return "h5py", array.shape, lambda box: array[box.slices]
+
+
+def _dataset(file: h5py.File, name: str) -> h5py.Dataset:
+    """That of a name; without one, the only one of three axes."""
+    found: list[h5py.Dataset] = []
+
+    def note(path: str, item: h5py.Dataset | h5py.Group) -> None:
+        fits = path == name.strip("/") if name else getattr(item, "ndim", 0) == 3
+        if isinstance(item, h5py.Dataset) and fits:
+            found.append(item)
+
+    file.visititems(note)
+    return found[0]
 
 
 def _reader_of_tiff(path: str) -> tuple[tuple[int, ...], Read]:

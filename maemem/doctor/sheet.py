@@ -87,4 +87,4 @@ def _over(grey: np.ndarray, ids: np.ndarray) -> np.ndarray:
 
 
 def _tinted(image: np.ndarray, where: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
-    return np.where(where[..., None], np.uint8(colour), image)
+    return np.where(where[..., None], np.array(colour, np.uint8), image)

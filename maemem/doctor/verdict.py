@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, TypeAlias
 
-LEVELS = ("ok", "warn", "fail")
+Level: TypeAlias = Literal["ok", "warn", "fail"]
+LEVELS: tuple[Level, ...] = ("ok", "warn", "fail")  # From the best to the worst.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,7 +21,7 @@ class Verdict:
       mend: what to do about it, where there is anything to do.
     """
 
-    level: Literal["ok", "warn", "fail"]
+    level: Level
     found: str
     mend: str = ""
 
@@ -34,7 +35,7 @@ def worst(found: str, doubts: Sequence[Verdict]) -> Verdict:
     """
     if not doubts:
         return Verdict("ok", found)
-    level = max((doubt.level for doubt in doubts), key=LEVELS.index)
+    level = LEVELS[max(LEVELS.index(doubt.level) for doubt in doubts)]
     said = "; ".join([found, *(doubt.found for doubt in doubts)])
     return Verdict(level, said, "; ".join(doubt.mend for doubt in doubts if doubt.mend))
 

@@ -256,7 +256,7 @@ def chunks(
     share = read / math.prod(crop_zyx)
     said = (
         f"chunks of {format_zyx(chunk_zyx)}: a crop of {format_zyx(crop_zyx)} touches "
-        f"{math.prod(touched):.3g}, {amount(read * itemsize)}, {share:.3g} times its own bytes"
+        f"{math.prod(touched):.3g}, {amount(read * itemsize)}, {share:,.1f} times its own"
     )
     total = math.prod(shape_zyx) * itemsize
     if total <= cache_bytes:
