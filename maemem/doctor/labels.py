@@ -18,6 +18,9 @@ _FAR_Z, _FAR = 2, 16
 # Objects of fewer voxels are none.
 _SPECK = 10
 
+# That so few objects fit nowhere says nothing.
+_FEW = 5
+
 # So many standard deviations above the mean over all shifts a fit is one. On real EM (FIB-25,
 # larval VNC) labels that lie right have 6 or more, those of other tissue up to 3.5.
 _CLEAR = 4.5
@@ -130,27 +133,43 @@ def shift(image: np.ndarray, ids: np.ndarray) -> Verdict:
       ids: of the same shape; what nobody labelled counts as any other id.
     """
     if min(image.shape[1:]) < 4 * _FAR:
-        return Verdict("ok", f"not looked for: sections of less than {4 * _FAR} voxels")
+        return Verdict("ok", f"not looked for in sections of less than {4 * _FAR} voxels")
     fit = best_fit(image, ids)
     if fit is None:
-        return Verdict("ok", "not looked for: no border between ids, or no contrast")
-    if fit.clear < _CLEAR:
-        return Verdict(
-            "warn",
-            f"the labels' borders follow the image at no shift up to {_FAR} voxels (the best one "
-            f"stands out by {fit.clear:.1f} deviations, {_CLEAR} is clear)",
-            "look at the contact sheet: are they labels of this volume, in the same order of axes?",
-        )
+        return Verdict("ok", "not looked for without borders between ids, or without contrast")
     z, y, x = fit.shift_zyx
+    right = fit.kept > (0.95 if z else 0.8) or (not z and max(abs(y), abs(x)) <= 1)
+    clear = fit.clear >= _CLEAR
     said = f"borders lie on {fit.feature} ({fit.clear:.1f} deviations from the mean over shifts)"
-    if (z and fit.kept < 0.95) or (max(abs(y), abs(x)) > 1 and fit.kept < 0.8):
+    if clear and right:
+        return Verdict("ok", said)
+    # An object or two fit somewhere by chance, but not each half of the tissue in the same place.
+    halves = [half for half in (best_fit(*half) for half in _halves(image, ids)) if half]
+    alike = [np.abs(np.subtract(half.shift_zyx, fit.shift_zyx)).max() <= 2 for half in halves]
+    if clear and len(alike) == 2 and all(alike):
         return Verdict(
             "warn",
             f"{said} only when moved by {-z}, {-y}, {-x} voxels along z, y, x; as they are, they "
             f"fit {max(fit.kept, 0):.0%} as well",
             "look at the contact sheet; if it is so, move the labels",
         )
-    return Verdict("ok", said)
+    if clear or len(np.unique(ids)) <= _FEW:
+        return Verdict("ok", "not found out: the labels show too little")
+    return Verdict(
+        "warn",
+        f"the labels' borders follow the image at no shift up to {_FAR} voxels (the best one "
+        f"stands out by {fit.clear:.1f} deviations, {_CLEAR} is clear)",
+        "look at the contact sheet: are they labels of this volume, in the same order of axes?",
+    )
+
+
+def _halves(image: np.ndarray, ids: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Both, cut across the longer side of their sections."""
+    axis = int(np.argmax(image.shape[1:])) + 1
+    middle = image.shape[axis] // 2
+    parts = np.s_[:middle], np.s_[middle:]
+    cuts = [(slice(None),) * axis + (part,) for part in parts]
+    return [(image[cut], ids[cut]) for cut in cuts]
 
 
 def best_fit(image: np.ndarray, ids: np.ndarray) -> Fit | None:
@@ -205,7 +224,7 @@ def _features(image: np.ndarray) -> Mapping[str, np.ndarray]:
 
 
 def _correlations(inner: np.ndarray, borders: np.ndarray) -> dict[int, np.ndarray]:
-    """Pearson's correlation of a feature's inner part with borders, for each shift of these.
+    """The correlation of a feature's inner part with borders, for each shift of these.
 
     Args:
       inner: `[z y x]`, each section of mean 0, without a margin of `_FAR` voxels in plane.
@@ -217,7 +236,6 @@ def _correlations(inner: np.ndarray, borders: np.ndarray) -> dict[int, np.ndarra
     """
     shape, shown = borders.shape[1:], 2 * _FAR + 1
     of_inner = np.conj(np.fft.rfft2(inner, shape))
-    of_ones = np.conj(np.fft.rfft2(np.ones_like(inner[0]), shape))
     of_borders = np.fft.rfft2(borders)
     found = {}
     far = min(_FAR_Z, len(inner) - 1)
@@ -226,9 +244,9 @@ def _correlations(inner: np.ndarray, borders: np.ndarray) -> dict[int, np.ndarra
         image, moved = slice(max(-z, 0), max(-z, 0) + count), slice(max(z, 0), max(z, 0) + count)
         total = np.einsum("zyx,zyx->yx", of_inner[image], of_borders[moved])
         product = np.fft.irfft2(total, shape)[:shown, :shown]
-        marked = np.fft.irfft2(of_borders[moved].sum(0) * of_ones, shape)[:shown, :shown]
-        voxels = count * inner[0].size
-        share = marked / voxels
-        spread = np.sqrt(np.square(inner[image]).mean() * np.maximum(share * (1 - share), 0))
-        found[z] = product / voxels / np.maximum(spread, 1e-9)
+        # One share of border voxels for all shifts: where one shifts few borders out of sight, or
+        # into it, their own would make much of them.
+        share = borders[moved].mean()
+        spread = np.sqrt(np.square(inner[image]).mean() * share * (1 - share))
+        found[z] = product / (count * inner[0].size) / max(spread, 1e-9)
     return found

@@ -12,21 +12,19 @@ from maemem.doctor.labels import best_fit, flat_share, labels, parts_of_each, sh
 
 @functools.cache
 def tissue():
-    """Synthetic serial sections with two kinds of labels."""
+    """Synthetic serial sections and their neurites."""
     return make_tissue((8, 128, 128), (30.0, 6.0, 6.0), seed=4, artefacts=False)
 
 
-@pytest.mark.parametrize("kind", ["neurites", "mitochondria"])
-def test_labels_that_lie_right_are_ok(kind):
-    verdict = shift(tissue().image, getattr(tissue(), kind))
+def test_labels_that_lie_right_are_ok():
+    verdict = shift(tissue().image, tissue().neurites)
     assert verdict.level == "ok"
     assert "deviations" in verdict.found
 
 
-@pytest.mark.parametrize("kind", ["neurites", "mitochondria"])
 @pytest.mark.parametrize("moved", [(6, 0), (-3, 9)])
-def test_labels_that_lie_beside_are_found_with_their_shift(kind, moved):
-    ids = np.roll(getattr(tissue(), kind), moved, axis=(1, 2))
+def test_labels_that_lie_beside_are_found_with_their_shift(moved):
+    ids = np.roll(tissue().neurites, moved, axis=(1, 2))
     fit = best_fit(tissue().image, ids)
     assert fit is not None
     assert np.abs(np.subtract(fit.shift_zyx, (0, *moved))).max() <= 1
@@ -47,14 +45,18 @@ def test_labels_of_other_tissue_follow_nothing():
     assert "at no shift" in verdict.found
 
 
-@pytest.mark.parametrize(
-    ("image", "ids"), [("unlabelled", None), (None, "empty")], ids=["no contrast", "no border"]
-)
-def test_nothing_is_said_where_nothing_can_be_seen(image, ids):
-    grey = np.zeros((8, 128, 128), np.uint8) if image else tissue().image
-    found = np.ones((8, 128, 128), np.uint32) if ids else tissue().neurites
-    assert best_fit(grey, found) is None
-    assert shift(grey, found).level == "ok"
+def test_nothing_is_said_where_nothing_can_be_seen():
+    empty = np.zeros((8, 128, 128), np.uint8)
+    for image, ids in ((tissue().image, empty), (empty, tissue().neurites)):
+        assert best_fit(image, ids) is None
+        assert shift(image, ids).level == "ok"
+
+
+def test_nothing_is_said_of_a_single_object():
+    ids = (tissue().neurites == np.argmax(np.bincount(tissue().neurites.ravel())[1:]) + 1) * 1
+    moved = np.roll(ids, (9, 9), axis=(1, 2))
+    moved[:, :64] = 0
+    assert "show too little" in shift(tissue().image, moved).found
 
 
 def test_small_sections_are_not_searched():
@@ -64,11 +66,9 @@ def test_small_sections_are_not_searched():
 @pytest.mark.parametrize(
     ("volume", "ids", "region"),
     [
-        ("fib25/train-input.tif", "fib25/train-labels.tif", np.s_[:16]),
-        ("fib25/train-input.tif", "fib25/train-labels.tif", np.s_[200:216]),
-        ("vnc/train-input.tif", "vnc/train-mitochondria.tif", np.s_[:16, 0:512, 256:768]),
-        ("vnc/train-input.tif", "vnc/train-mitochondria.tif", np.s_[:16, 656:1024, 256:768]),
-        ("vnc/train-input.tif", "vnc/train-neurites.tif", np.s_[:16, 0:512, 256:768]),
+        ("fib25/train-input.tif", "fib25/train-labels.tif", np.s_[:8]),
+        ("vnc/train-input.tif", "vnc/train-mitochondria.tif", np.s_[:8, 656:912, 256:768]),
+        ("vnc/train-input.tif", "vnc/train-neurites.tif", np.s_[:8, :256, 256:512]),
     ],
 )
 def test_shifts_of_labels_are_found_on_real_em(volume, ids, region, real_data):
@@ -79,7 +79,6 @@ def test_shifts_of_labels_are_found_on_real_em(volume, ids, region, real_data):
     assert fit is not None
     assert np.abs(np.subtract(fit.shift_zyx, (0, 6, 0))).max() <= 1
     assert shift(image, np.roll(truth, 6, axis=1)).level == "warn"
-    assert "at no shift" in shift(image, truth[:, ::-1]).found
 
 
 def test_instances_are_ok_and_counted():

@@ -19,18 +19,14 @@ def test_what_does_not_fit_is_told_with_how_to_mend_it(needed, level):
 
 def test_a_stage_takes_as_long_as_its_steps_or_its_crops():
     settings = pretraining().pretrain
-    settings.steps, settings.batch_size, settings.eval_every, settings.eval_crops = (
-        1000,
-        10,
-        500,
-        30,
-    )
+    settings.steps, settings.batch_size = 1000, 10
+    settings.eval_every, settings.eval_crops = 500, 30
     quick = foretell(1.0, 1000.0, "pretrain", settings)
     assert quick.level == "ok"
     assert "about 17 min for 1,000 steps" in quick.found  # 1000 s, and twice a third of 3 s.
     slow = foretell(1.0, 2.0, "pretrain", settings)
     assert slow.level == "warn"
-    assert "about 1.4 h" in slow.found  # 5000 s
+    assert "about 83 min" in slow.found  # 5000 s
     assert "wait for crops" in slow.found
 
 
