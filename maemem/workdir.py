@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
+from ml_collections import ConfigDict
 
 from maemem.config import RUNTIME_FIELDS, UINT8_RANGE, Config
 
@@ -94,6 +95,28 @@ def claim_workdir(config: Config, workdir: pathlib.Path, stages: Iterable[str]) 
     temporary = path.with_suffix(".tmp")
     temporary.write_text(json.dumps(record, indent=2, default=str) + "\n")
     os.replace(temporary, path)
+
+
+def read_config(workdir: pathlib.Path) -> Config:
+    """The config that a workdir was made with.
+
+    Raises:
+      FileNotFoundError: if there is no record of it.
+      ValueError: if it cannot be read.
+    """
+    path = workdir / "config.json"
+    try:
+        return ConfigDict(json.loads(path.read_text())["config"])
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            f"there is no {path}, so {workdir} is no workdir of a run; give the folder that was "
+            f"--workdir of python -m maemem.main"
+        ) from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path} cannot be read ({error}); python -m maemem.main with the config and this "
+            f"workdir says what is wrong"
+        ) from None
 
 
 @contextlib.contextmanager
