@@ -21,6 +21,7 @@ from maemem.view.scene import Layer, Scene
 
 log = logging.getLogger(__name__)
 
+_UNKNOWN = ("float16", "int64")
 _SURFACE_VOXELS = 200_000_000  # Of larger volumes no surfaces are made: that takes all of it.
 _MATCHES = 5_000  # At most so many segments get the colour of their object.
 _PANEL = 300  # Pixels that the scored part fills at first, about.
@@ -143,11 +144,16 @@ def serve(scene: Scene, address: str, port: int) -> str:
 
 def addressed_state(scene: Scene, address: Callable[[str], str]) -> str:
     """The state of a scene as JSON, for another neuroglancer; `address` as in `addressed`."""
-    unknown = [each.name for each in scene.layers if each.store.dtype == ts.float16]
-    if unknown:
-        log.warning("%s is float16, which neuroglancer cannot read: left out", *unknown)
-    layers = tuple(each for each in scene.layers if each.name not in unknown)
-    result = state(dataclasses.replace(scene, layers=layers), addressed(address))
+    layers = []
+    for layer in scene.layers:
+        if layer.store.dtype.name in _UNKNOWN:
+            log.warning(
+                "%s is left out: it holds %s, which neuroglancer does not read from files",
+                *(layer.name, layer.store.dtype.name),
+            )
+        else:
+            layers.append(layer)
+    result = state(dataclasses.replace(scene, layers=tuple(layers)), addressed(address))
     return json.dumps(result.to_json(), indent=1, default=json_encoder_default) + "\n"
 
 
@@ -196,6 +202,7 @@ def state(scene: Scene, source: Source) -> neuroglancer.ViewerState:
     size_nm = np.array(scene.voxel_size_nm)
     extent = (scene.scored.shape_zyx * size_nm).max() / size_nm.min()
     result.cross_section_scale = extent / _PANEL
+    result.cross_section_background_color = "#000000"  # Probabilities are added to it.
     result.projection_scale = 2 * extent
     for layer in scene.layers:
         where = source(layer)
