@@ -72,11 +72,10 @@ def addressed(address: Callable[[str], str]) -> Source:
             # Binned as it is read: the array of finer voxels is what has an address.
             z, y, x = np.array(size_nm) / store.spec().to_json()["downsample_factors"]
             store, size_nm = store.base, (z, y, x)
-        stored, turn = _axes(store), store.spec().transform
+        axes = _axes(store)
         names, starts, sizes = list("zyx"), list(layer.start_zyx), list(size_nm)
-        matrix, stored_sizes = np.zeros((len(stored), len(stored) + 1)), []
-        for axis in range(len(stored)):
-            output = turn.output[axis]
+        matrix, stored_sizes = np.zeros((len(axes), len(axes) + 1)), []
+        for axis, (_, output) in enumerate(axes):
             row = output.input_dimension
             if row is None:  # One of its channels or times: the 0 of an axis of the layer's own.
                 row = len(names)
@@ -86,7 +85,7 @@ def addressed(address: Callable[[str], str]) -> Source:
         return neuroglancer.LayerDataSource(
             url=address(store.url),
             transform=neuroglancer.CoordinateSpaceTransform(
-                input_dimensions=_space(stored, stored_sizes),
+                input_dimensions=_space([name for name, _ in axes], stored_sizes),
                 output_dimensions=_space(names, sizes),
                 matrix=matrix,
             ),
@@ -95,17 +94,17 @@ def addressed(address: Callable[[str], str]) -> Source:
     return source
 
 
-def _axes(store: ts.TensorStore) -> list[str]:
-    """What neuroglancer calls the axes of an array; a transform must call them the same."""
-    layout = read_layout(store.kvstore)
-    if layout is None:
-        raise ValueError(f"{store.url} has no metadata that neuroglancer could read")
-    if layout.driver == "neuroglancer_precomputed":
-        return list("xyz")  # Its fourth, the channel, of which there is one, has no name.
+def _axes(store: ts.TensorStore) -> list[tuple[str, ts.OutputIndexMap]]:
+    """What neuroglancer calls each axis of an array (a transform must, too), and what is shown."""
+    kvstore, turn = store.kvstore, store.spec().transform
+    layout = read_layout(kvstore) if kvstore else None
+    if layout is None or turn is None:
+        raise ValueError(f"{store} is not stored in a way that neuroglancer could read")
     prefix = "dim_" if layout.driver == "zarr3" else "d"
-    return list(
-        layout.axes or (f"{prefix}{axis}" for axis in range(store.spec().transform.output_rank))
-    )
+    names = layout.axes or [f"{prefix}{axis}" for axis in range(turn.output_rank)]
+    if layout.driver == "neuroglancer_precomputed":
+        names = names[:3]  # Its channel, of which there is one, is no axis there.
+    return [(name, turn.output[axis]) for axis, name in enumerate(names)]
 
 
 def _space(names: Sequence[str], sizes_nm: Sequence[float]) -> neuroglancer.CoordinateSpace:
@@ -200,7 +199,7 @@ def state(scene: Scene, source: Source) -> neuroglancer.ViewerState:
     bounds = zip(scene.scored.start_zyx, scene.scored.stop_zyx, strict=True)
     result.position = [(a + b) // 2 + 0.5 for a, b in bounds][::-1]
     size_nm = np.array(scene.voxel_size_nm)
-    extent = (scene.scored.shape_zyx * size_nm).max() / size_nm.min()
+    extent = np.max(size_nm * scene.scored.shape_zyx) / np.min(size_nm)
     result.cross_section_scale = extent / _PANEL
     result.cross_section_background_color = "#000000"  # Probabilities are added to it.
     result.projection_scale = 2 * extent

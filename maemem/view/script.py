@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pprint
 
 from maemem.geometry import Zyx
@@ -30,11 +29,13 @@ def napari_script(scene: Scene) -> str:
 
 
 def _layer(scene: Scene, layer: Layer) -> str:
-    spec = json.loads(json.dumps(layer.store.spec(minimal_spec=True).to_json()))
+    spec = layer.store.spec(minimal_spec=True).to_json()
     place = _place(layer.start_zyx, scene)
     lines = [f"store = ts.open({pprint.pformat(spec, sort_dicts=False)}, read=True).result()"]
     if layer.kind == "labels":
-        lines.append(f"viewer.add_labels(store, name={layer.name!r}, opacity=0.4, {place})")
+        # The truth would hide the segmentation.
+        look = f"opacity=0.4, visible={layer.name != 'truth'}"
+        lines.append(f"viewer.add_labels(store, name={layer.name!r}, {look}, {place})")
     elif layer.kind == "image":
         limits = f"contrast_limits={scene.intensity_range}"
         lines.append(f"viewer.add_image(store, name={layer.name!r}, {limits}, {place})")
@@ -65,6 +66,6 @@ def _spots(scene: Scene) -> str:
         f"viewer.add_points(\n"
         f"    [place for place, _, _ in spots], name='errors', size=6, opacity=0.8,\n"
         f"    text=[text for _, text, _ in spots], face_color=[colour for _, _, colour in spots],\n"
-        f"    out_of_slice_display=True, {_place((0, 0, 0), scene)},\n"
+        f"    {_place((0, 0, 0), scene)},\n"
         f")\n"
     )
