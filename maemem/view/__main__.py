@@ -39,13 +39,20 @@ def main(argv: list[str]) -> None:
         raise app.UsageError(f"expected one WORKDIR, got {len(argv) - 1}")
     log_to_terminal()
     try:
-        _show(pathlib.Path(argv[1]))
+        show(pathlib.Path(argv[1]))
     except (ValueError, OSError) as error:
         log.error("error: %s", error)
         sys.exit(1)
 
 
-def _show(workdir: pathlib.Path) -> None:
+def show(workdir: pathlib.Path) -> None:
+    """Does what the flags ask for.
+
+    Raises:
+      ValueError: if they contradict each other, something is not installed, or there is nothing to
+        see yet; it names the stage to run.
+      OSError: if the workdir or its volumes are not there.
+    """
     # Imported late: a misspelt flag should not have to wait for JAX.
     from maemem.view import script
     from maemem.view.scene import read_scene

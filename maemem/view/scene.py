@@ -117,9 +117,10 @@ def _choose(config: Config, workdir: pathlib.Path, name: str, volume: str) -> tu
     every = [(s, v) for s in reversed(SETS) for v in config.data[s]]
     wanted = [(s, v) for s, v in every if name in ("", s) and volume in ("", v)]
     if not wanted:
+        known = ", ".join(f"--set={s} --name={v}" for s, v in every) or "none to segment"
         raise ValueError(
-            f"{workdir} has no volume {volume or 'at all'} in the set {name or 'of any name'}; "
-            f"choose from {', '.join(f'--set={s} --name={v}' for s, v in every)}"
+            f"{workdir} has no volume {volume} in the set {name or 'test or validation'}; its "
+            f"volumes are {known}"
         )
     segmented = [each for each in wanted if labels_path(workdir, *each, NETWORK).exists()]
     predicted = [each for each in wanted if _predicted(workdir, *each).exists()]

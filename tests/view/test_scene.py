@@ -57,9 +57,9 @@ def test_where_there_is_nothing_yet_the_stages_to_run_are_named(config, tmp_path
 
 
 def test_a_volume_that_is_not_there_is_answered_with_those_that_are(config, workdir):
-    with pytest.raises(ValueError, match="choose from --set=test --name=tissue"):
+    with pytest.raises(ValueError, match="its volumes are --set=test --name=tissue"):
         read_scene(config, workdir, volume="tisue")
-    with pytest.raises(ValueError, match="choose from --set=test --name=tissue"):
+    with pytest.raises(ValueError, match="its volumes are --set=test --name=tissue"):
         read_scene(config, workdir, name="train")
 
 
