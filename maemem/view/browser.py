@@ -21,12 +21,12 @@ from maemem.view.scene import Layer, Scene
 
 log = logging.getLogger(__name__)
 
-_UNKNOWN = ("float16", "int64")
+_UNKNOWN = ("float16", "int64")  # neuroglancer reads none of these from files.
 _SURFACE_VOXELS = 200_000_000  # Of larger volumes no surfaces are made: that takes all of it.
 _MATCHES = 5_000  # At most so many segments get the colour of their object.
 _PANEL = 300  # Pixels that the scored part fills at first, about.
 
-# Such as the address of a store, and how it lies in the volume.
+# Where a layer's data come from, and how they lie in the volume.
 Source = Callable[[Layer], neuroglancer.LayerDataSource]
 
 _PROBABILITY_SHADER = """
@@ -217,8 +217,7 @@ def state(scene: Scene, source: Source) -> neuroglancer.ViewerState:
         result.layers.append(name="errors", layer=_spots(scene))
         result.selected_layer = {"layer": "errors", "visible": True}
     names = [layer.name for layer in result.layers]
-    pair = {"segmentation", "truth"}
-    if pair <= set(names):
+    if {"segmentation", "truth"} <= set(names):
         groups = [[n for n in names if n != other] for other in ("truth", "segmentation")]
         viewers = [neuroglancer.LayerGroupViewer(layers=g, layout="4panel") for g in groups]
         result.layout = neuroglancer.row_layout(viewers)
@@ -251,6 +250,7 @@ def _labels(
     """A segment that is right has the colour of its object in the truth."""
     result = neuroglancer.SegmentationLayer(source=source)
     if layer.name == "segmentation":
+        result.color_seed = 1  # Or other segments had the colours of objects with the same ids.
         result.segment_colors = {
             segment: hex_string_from_segment_id(0, truth)
             for segment, truth in list(scene.matches.items())[:_MATCHES]

@@ -12,36 +12,7 @@ import tensorstore as ts
 from maemem.data.volumes import open_volume
 from maemem.view import browser
 from maemem.view.scene import Layer, read_scene
-
-SIZE = (40.0, 8.0, 4.0)
-
-
-def zarr(path, *, driver="zarr3", array, labels=None):
-    """An array on disk, opened."""
-    spec = {"driver": driver, "kvstore": {"driver": "file", "path": f"{path}/"}}
-    domain = ts.IndexDomain(shape=array.shape, labels=labels)
-    store = ts.open(spec, dtype=array.dtype, domain=domain, create=True).result()
-    store.write(array).result()
-    return store
-
-
-def precomputed(path, *, array, voxel_offset):
-    """The same as a precomputed volume, whose axes are x y z."""
-    scale = {
-        "size": array.shape[::-1],
-        "resolution": SIZE[::-1],
-        "voxel_offset": voxel_offset,
-        "encoding": "raw",
-        "chunk_size": [16, 16, 16],
-    }
-    spec = {
-        "driver": "neuroglancer_precomputed",
-        "kvstore": {"driver": "file", "path": f"{path}/"},
-        "multiscale_metadata": {"type": "image", "data_type": "uint8", "num_channels": 1},
-        "scale_metadata": scale,
-    }
-    store = ts.open(spec, create=True).result()
-    store[..., 0].write(array.T).result()
+from tests.view.volumes import SIZE, volumes, zarr
 
 
 def placed(layer: Layer) -> tuple[dict, np.ndarray]:
@@ -54,16 +25,6 @@ def placed(layer: Layer) -> tuple[dict, np.ndarray]:
 @pytest.fixture
 def array():
     return np.random.default_rng(0).integers(1, 255, (6, 10, 14), np.uint8)
-
-
-def volumes(path, array):
-    """One array in several formats, by what is particular about it."""
-    zarr(path / "named", array=array.transpose(2, 0, 1), labels=["x", "z", "y"])
-    zarr(path / "nameless", array=array, driver="zarr")
-    zarr(path / "n5", array=array.T, driver="n5")
-    precomputed(path / "offset", array=array, voxel_offset=[100, 200, 300])
-    for name in ("named", "nameless", "n5", "offset"):
-        yield name, open_volume(str(path / name), voxel_size_nm=SIZE)
 
 
 def test_addressed_arrays_lie_where_maemem_reads_them(array, tmp_path):
@@ -166,6 +127,8 @@ def test_the_state_of_a_workdir(config, workdir):
     assert point["description"].startswith(f"1: merge, {spot.voxels:,} voxels")
     colours = layers["segmentation"]["segmentColors"]
     assert len(colours) == len(scene.matches)
+    # What is not matched does not get the colour of the object with its id.
+    assert layers["segmentation"]["colorSeed"] != layers["truth"].get("colorSeed", 0)
     # neuroglancer opens what was written.
     assert neuroglancer.ViewerState(state).layers["truth"].layer.type == "segmentation"
 
