@@ -12,24 +12,21 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import PyTree
 
 from maemem import pictures
-from maemem.build.networks import ENCODER_FIELDS, segmentation
+from maemem.build.encoders import start_encoder
+from maemem.build.networks import segmentation
 from maemem.build.trainings import EVAL_SEED, check_batches, read_batches, training
 from maemem.build.volumes import Mix, check_sets, open_labelled_mix
 from maemem.checks import check_segmentation
-from maemem.config import WORKDIR, Config
+from maemem.config import Config
 from maemem.data.pipeline import Crops, Labels, labelled_reader
 from maemem.objectives.segmentation import Segmentation
 from maemem.segmentation.decoders import check_grid
-from maemem.training.checkpoint import read_parameters
 from maemem.training.fit import Evaluate, fit
 from maemem.training.mesh import local_rows, place, replicated
 from maemem.training.metrics import MetricWriter, read_metrics
 from maemem.training.step import TrainState
-from maemem.training.transfer import transfer_encoder
-from maemem.workdir import check_network
 
 log = logging.getLogger(__name__)
 
@@ -75,22 +72,9 @@ def run(config: Config, workdir: pathlib.Path) -> None:
         lambda mesh, writer: _make_evaluate(
             config, objective, validation, held_out, mesh, writer, run.folder
         ),
-        lambda params: _start(params, config, workdir),
+        lambda params: start_encoder(params, config, settings.encoder, workdir),
     )
     log.info("held-out prediction: %s", run.folder / "prediction.png")
-
-
-def _start(params: PyTree, config: Config, workdir: pathlib.Path) -> PyTree:
-    """The first parameters: those of the seed, but for a pre-trained encoder."""
-    encoder = config.finetune.encoder
-    if not encoder:
-        log.info("the encoder starts from scratch")
-        return params
-    source, path = read_parameters(
-        pathlib.Path(encoder.replace(WORKDIR, str(workdir))).expanduser(), "pretrain"
-    )
-    check_network(config, path, ENCODER_FIELDS)
-    return transfer_encoder(params, source, str(path))
 
 
 def _make_evaluate(

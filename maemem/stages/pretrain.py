@@ -13,6 +13,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from maemem import pictures
+from maemem.build.encoders import start_encoder
 from maemem.build.networks import reconstruction
 from maemem.build.trainings import EVAL_SEED, check_batches, read_batches, training
 from maemem.build.volumes import Mix, check_sets, open_mix
@@ -38,7 +39,9 @@ def run(config: Config, workdir: pathlib.Path) -> None:
       workdir: where results go.
 
     Raises:
-      ValueError: if the config is inconsistent or a volume cannot serve, before any training.
+      ValueError: if the config is inconsistent, a volume cannot serve, or the encoder to start
+        from does not fit, before any training.
+      FileNotFoundError: if there is no encoder where the config says.
       training.loop.NonFiniteLoss: if the loss diverges.
     """
     check_pretraining(config)
@@ -56,6 +59,7 @@ def run(config: Config, workdir: pathlib.Path) -> None:
         lambda mesh, writer: _make_evaluate(
             config, objective, validation, mesh, writer, run.folder
         ),
+        lambda params: start_encoder(params, config, settings.encoder, workdir),
     )
     log.info("reconstruction: %s", run.folder / "reconstruction.png")
 
