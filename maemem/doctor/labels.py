@@ -60,7 +60,7 @@ def labels(ids: np.ndarray, unlabelled: int) -> Verdict:
                 "give each object an id of its own (cc3d.connected_components)",
             )
         )
-    elif largest > 0.9 and len(sizes) > 1:
+    elif largest > 0.9 and (len(sizes) > 1 or sizes.max() > 0.9 * found.size):
         original = ids[found == np.argmax(np.bincount(found[found > 0]))][0]
         doubts.append(
             Verdict(

@@ -219,7 +219,7 @@ def prediction(trial: Trial, opened: list[Opened]) -> Verdict:
     batch = time.perf_counter() - began
     return Verdict(
         "ok",
-        f"{windows:,} windows, {len(views)} views of each, {duration(batch)} for "
+        f"{windows:,} windows (views of each: {len(views)}), {duration(batch)} for "
         f"{settings.batch_size}: about {duration(windows / settings.batch_size * batch)}; "
         f"tuning, segmentation and scores come on top",
     )

@@ -169,17 +169,25 @@ def intensities(crops: np.ndarray, intensity_range: tuple[float, float]) -> Verd
     least, dark, bright, most = np.percentile(values, (0, 1, 99, 100)).tolist()
     if least == most:
         return Verdict("fail", f"all voxels are {least:g}", "look at the volume: it is empty")
-    used, dtype = (bright - dark) / (high - low), crops.dtype
-    at_ends = np.mean(values <= low), np.mean(values >= high)
+    used, outside = (bright - dark) / (high - low), np.mean((values < low) | (values > high))
     said = (
-        f"{dtype} from {least:g} to {most:g}, most from {dark:g} to {bright:g}, of the range "
-        f"{low:g} to {high:g}"
+        f"{crops.dtype} from {least:.4g} to {most:.4g}, most from {dark:.4g} to {bright:.4g}, of "
+        f"the range {low:g} to {high:g}"
     )
-    mend = f"--config.data.intensity_range='({dark:g},{bright:g})'"
+    mend = f"--config.data.intensity_range='({dark:.4g},{bright:.4g})'"
     doubts = []
-    if max(at_ends) > 0.05:
-        said += f", at whose ends lie {at_ends[0]:.1%} and {at_ends[1]:.1%}"
-        doubts.append(Verdict("fail" if max(at_ends) > 0.5 else "warn", "much is clipped", mend))
+    if outside > 0.05:
+        level = "fail" if outside > 0.5 else "warn"
+        doubts.append(Verdict(level, f"{outside:.1%} lie outside and are clipped", mend))
+    for end, share in ((least, np.mean(values == least)), (most, np.mean(values == most))):
+        if share > 0.05:
+            doubts.append(
+                Verdict(
+                    "warn",
+                    f"{share:.1%} are exactly {end:.4g}",
+                    "if that is padding, missing sections or saturation, leave it out by `region`",
+                )
+            )
     if used < 0.2:
         level = "fail" if used < 0.02 else "warn"
         doubts.append(Verdict(level, f"that uses {used:.1%} of the range", mend))

@@ -107,6 +107,7 @@ def test_an_id_that_fills_all_is_named():
     assert verdict.level == "warn"
     assert "`unlabelled`=77" in verdict.mend
     assert labels(ids, 77).level == "ok"
+    assert labels(np.full_like(ids, 77), -1).level == "warn"
 
 
 def test_ids_of_single_sections_are_found():

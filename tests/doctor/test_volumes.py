@@ -81,8 +81,14 @@ def test_axes_of_real_em(real_data):
     [
         (lambda grey: grey, (0.0, 255.0), "ok", "uint8"),
         (lambda grey: grey / np.float32(255), (0.0, 255.0), "fail", "of the range"),
-        (lambda grey: grey.astype(np.uint16) * 16, (0.0, 255.0), "fail", "much is clipped"),
+        (
+            lambda grey: grey.astype(np.uint16) * 16,
+            (0.0, 255.0),
+            "fail",
+            "lie outside and are clipped",
+        ),
         (lambda grey: grey, (0.0, 2000.0), "warn", "of the range"),
+        (lambda grey: grey * (np.arange(96) > 9), (0.0, 255.0), "warn", "are exactly 0"),
         (lambda grey: np.zeros_like(grey), (0.0, 255.0), "fail", "all voxels are 0"),
         (lambda grey: np.where(grey > 99, np.nan, grey), (0.0, 255.0), "fail", "not finite"),
     ],
