@@ -122,6 +122,7 @@ def segment_volume(
             dtype="uint32",
             chunk_zyx=chunk,
             shard_zyx=(z, y, x),
+            with_zeros=True,
         )
         job = _Job(
             *(read, cut, merging, region, (z, y, x), halo_zyx),

@@ -7,6 +7,7 @@ import functools
 import math
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -47,6 +48,44 @@ class Volume:
     def dtype(self) -> np.dtype:
         """The type of its voxels."""
         return self.store.dtype.numpy_dtype
+
+    def read(self, box: Box) -> np.ndarray:
+        """The voxels of a box `[z y x]`, in voxels of this volume.
+
+        Raises:
+          ValueError: if something stored is damaged, or as `check` does.
+          FileNotFoundError: as `check` does.
+        """
+        values = self.store[box.slices].read(order="C").result()
+        self.check(values, box.start_zyx)
+        return values
+
+    def check(self, values: np.ndarray, start_zyx: Sequence[int]) -> None:
+        """Checks what was read of a box, for what no error told of.
+
+        Args:
+          values: `[z y x]`.
+          start_zyx: where the box begins, in voxels of this volume.
+
+        Raises:
+          ValueError: if some are infinite or not a number.
+          FileNotFoundError: if the volume has vanished since it was opened.
+        """
+        if np.issubdtype(values.dtype, np.floating) and not np.isfinite(values).all():
+            first = np.argwhere(~np.isfinite(values))[0]
+            z, y, x = first + start_zyx + self.region.start_zyx
+            raise ValueError(
+                f"{self.source} holds {values[tuple(first)]} at z, y, x = {z}, {y}, {x}; expected "
+                f"numbers everywhere: store others there, or choose a region without them"
+            )
+        # Chunks that are not there are read as one value, so all would be, once none is there.
+        place, first = self.store.kvstore, values.flat[0]
+        alike = first == values.flat[-1] and (values == first).all()
+        if alike and place is not None and not formats.is_volume(place):
+            raise FileNotFoundError(
+                f"{self.source} has vanished since it was opened; bring it back, and start the "
+                f"same command again"
+            )
 
     def cut(self, region: str) -> Volume:
         """A part of this volume, as `Box.parse` reads it, in voxels of this volume; empty is all.
