@@ -126,6 +126,8 @@ def _read_json(kvstore: ts.KvStore, key: str) -> dict[str, Any] | None:
             f"no answer from {kvstore.url} in {_METADATA_TIMEOUT_SECONDS} s; check the address "
             f"and the network"
         ) from None
+    except ValueError as error:
+        raise ValueError(f"{kvstore.url}{key} cannot be read: {error}") from None
     if found.state != "value":
         return None
     try:

@@ -203,7 +203,5 @@ def _read_crops(
             volumes[n].store[z : z + depth, y : y + height, x : x + width].read(batch=batch)
             for n, (z, y, x) in zip(numbers.tolist(), starts_zyx.tolist(), strict=True)
         ]
-    crops = [read.result() for read in reads]
-    for n, start_zyx, crop in zip(numbers, starts_zyx, crops, strict=True):
-        volumes[n].check(crop, start_zyx)
-    return crops
+    begun = zip(numbers, reads, starts_zyx, strict=True)
+    return [volumes[n].finish(read, start_zyx) for n, read, start_zyx in begun]

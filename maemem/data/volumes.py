@@ -14,7 +14,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 import tensorstore as ts
 
-from maemem.data import formats
+from maemem.data import damage, formats
 from maemem.data.formats import VoxelSize
 from maemem.geometry import Box, Zyx
 
@@ -27,6 +27,7 @@ UNFINISHED_SUFFIX = ".partial"
 Binning: TypeAlias = Literal["mean", "mode"]
 
 _FILE_PATTERN = re.compile(r".*\.(tiff?|npy|h5|hdf5?)(:.*)?", re.IGNORECASE)
+_MEND = "bring it back as it was, and start the same command again"
 _SAME_VOXEL_SIZE = 0.01  # relative: metadata are often rounded
 
 
@@ -53,24 +54,23 @@ class Volume:
         """The voxels of a box `[z y x]`, in voxels of this volume.
 
         Raises:
-          ValueError: if something stored is damaged, or as `check` does.
-          FileNotFoundError: as `check` does.
+          ValueError, FileNotFoundError: as `finish` does.
         """
-        values = self.store[box.slices].read(order="C").result()
-        self.check(values, box.start_zyx)
-        return values
+        return self.finish(self.store[box.slices].read(order="C"), box.start_zyx)
 
-    def check(self, values: np.ndarray, start_zyx: Sequence[int]) -> None:
-        """Checks what was read of a box, for what no error told of.
+    def finish(self, reading: ts.Future, start_zyx: Sequence[int]) -> np.ndarray:
+        """The voxels `[z y x]` that are being read, once they are there, and checked.
 
         Args:
-          values: `[z y x]`.
+          reading: of a box of the store.
           start_zyx: where the box begins, in voxels of this volume.
 
         Raises:
-          ValueError: if some are infinite or not a number.
+          ValueError: if something stored is damaged or out of reach, infinite or not a number.
           FileNotFoundError: if the volume has vanished since it was opened.
         """
+        with damage.named(self.source, _MEND):
+            values = reading.result()
         if np.issubdtype(values.dtype, np.floating) and not np.isfinite(values).all():
             first = np.argwhere(~np.isfinite(values))[0]
             z, y, x = first + start_zyx + self.region.start_zyx
@@ -82,10 +82,8 @@ class Volume:
         place, first = self.store.kvstore, values.flat[0]
         alike = first == values.flat[-1] and (values == first).all()
         if alike and place is not None and not formats.is_volume(place):
-            raise FileNotFoundError(
-                f"{self.source} has vanished since it was opened; bring it back, and start the "
-                f"same command again"
-            )
+            raise FileNotFoundError(f"{self.source} has vanished since it was opened; {_MEND}")
+        return values
 
     def cut(self, region: str) -> Volume:
         """A part of this volume, as `Box.parse` reads it, in voxels of this volume; empty is all.
