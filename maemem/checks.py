@@ -158,6 +158,7 @@ def _check_range(name: str, ends: Any) -> None:
 def _check_size(name: str, size: Config) -> None:
     fits = min(size.width, size.depth, size.heads) > 0 and size.width % (2 * size.heads) == 0
     _expect(name, size.to_dict(), fits, "positive, the width an even multiple of heads")
+    _expect(f"{name}.depth", size.depth, size.depth <= 1000, "at most 1000")
 
 
 def _choose(name: str, value: Any, choices: tuple[str, ...]) -> None:

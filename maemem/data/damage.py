@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-_LONGEST = 300
+_LONGEST = 500
 
 
 @contextlib.contextmanager
@@ -16,7 +16,7 @@ def named(path: str | Path, mend: str) -> Iterator[None]:
     """Makes whatever a damaged file lets its reader raise a ValueError that names the file.
 
     What the system says of a file, such as that there is none or that a disk is full, stays as it
-    is; so does a ValueError that names the file already.
+    is; so does a ValueError that begins with the path, as ours do.
 
     Args:
       path: of the file.
@@ -25,10 +25,10 @@ def named(path: str | Path, mend: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        named_already = isinstance(error, ValueError) and str(path) in str(error)
+        of_ours = isinstance(error, ValueError) and str(error).startswith(str(path))
         # That of libraries, such as h5py, of what they found in a file have no number.
         of_the_system = isinstance(error, OSError) and error.errno is not None
-        if named_already or of_the_system:
+        if of_ours or of_the_system:
             raise
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:_LONGEST]
         raise ValueError(f"{path} cannot be read ({reason}); {mend}") from error

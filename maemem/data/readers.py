@@ -204,7 +204,7 @@ def _open_tiff(stack: contextlib.ExitStack, path: str, cache_bytes: int) -> _Ope
     def decode(z: int) -> np.ndarray:
         page = tiff.series[z].pages[0] if appended else series.pages[z]
         if page is None:
-            raise ValueError(f"section {z} of {path} is missing")
+            raise ValueError(f"{path} lacks section {z}")
         return read_page(page, path).reshape(height, width)
 
     return shape, dtype, True, _by_section(decode, shape, dtype, cache_bytes)
