@@ -19,6 +19,9 @@ from maemem.training.mesh import lost_others
 log = logging.getLogger(__name__)
 State = TypeVar("State")
 
+# Orbax's, in the folder of a checkpoint.
+_RECORD = "_CHECKPOINT_METADATA"
+
 
 def read_parameters(path: pathlib.Path, stage: str) -> tuple[PyTree, pathlib.Path]:
     """The parameters alone of a run's newest checkpoint, as numpy arrays.
@@ -105,7 +108,7 @@ def _check(tree: PyTree, checkpoint: pathlib.Path) -> None:
     Raises:
       ValueError: if some differ.
     """
-    record = checkpoint / "_CHECKPOINT_METADATA"
+    record = checkpoint / _RECORD
     known = json.loads(record.read_text()) if record.exists() else {}
     saved = (known.get("custom_metadata") or {}).get("checksums", {})
     read = _checksums(tree)
@@ -125,11 +128,20 @@ class Checkpoints:
     """
 
     def __init__(self, folder: pathlib.Path, keep: int):
+        """Opens a folder of checkpoints, made if need be.
+
+        Raises:
+          ValueError: if what Orbax keeps beside one of them is damaged.
+        """
         self._folder = folder.absolute()
-        self._manager = ocp.CheckpointManager(
-            self._folder,
-            options=ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True),
-        )
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True)
+        try:
+            self._manager = ocp.CheckpointManager(self._folder, options=options)
+        except ValueError as error:
+            raise ValueError(
+                f"a checkpoint in {self._folder} has a damaged {_RECORD} ({error}); move that "
+                f"checkpoint elsewhere, and the one before is used"
+            ) from error
 
     def __enter__(self) -> Checkpoints:
         return self

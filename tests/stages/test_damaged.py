@@ -78,7 +78,13 @@ def test_a_flipped_bit_of_a_checkpoint_is_noticed(tmp_path):
         shutil.rmtree(tmp_path / "run", ignore_errors=True)
         shutil.copytree(tmp_path / "whole", tmp_path / "run" / "checkpoints")
         flip(tmp_path / "run" / "checkpoints" / "2", bit)
-        found = restore(tmp_path / "run" / "checkpoints")
+        try:
+            found = restore(tmp_path / "run" / "checkpoints")
+        except ValueError as error:
+            found = str(error)
+        if isinstance(found, str):  # Orbax does not list them; it is rare, and said.
+            assert "damaged _CHECKPOINT_METADATA" in found
+            return
         assert found is not None
         step = int(found["step"])
         assert_same(found, state(step))
