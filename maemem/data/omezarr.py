@@ -88,8 +88,8 @@ def open_array(
         "configuration": {"cname": "zstd", "clevel": 3, "shuffle": "shuffle"},
     }
     noise = np.dtype(dtype).itemsize == 1 and channels is None
-    # With it, a flipped bit is an error where it is read. On grey values it would cost crops that
-    # are not in the cache half as much time again, to find one voxel that differs.
+    # With it, a flipped bit is an error where it is read. Crops of grey values that are not in the
+    # cache would take 1.5 to 1.7 times the CPU time (benchmarks/pipeline.py), to find one voxel.
     checksum = {"name": "crc32c"}
     each, every = ((), ()) if channels is None else ((1,), (channels,))
     sharding = {

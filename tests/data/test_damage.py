@@ -20,6 +20,7 @@ import tifffile
 from hypothesis import strategies as st
 
 from maemem.data.convert import convert
+from maemem.data.pipeline import batches, crop_reader
 from maemem.data.readers import open_source
 from maemem.data.volumes import open_volume
 from maemem.geometry import Box
@@ -98,6 +99,12 @@ def attempt(reader, path):
         return str(error)
 
 
+def converted(tmp_path, array):
+    np.save(tmp_path / "a.npy", array)
+    convert(str(tmp_path / "a.npy"), str(tmp_path / "a.zarr"), voxel_size_nm=SIZE)
+    return open_volume(str(tmp_path / "a.zarr"))
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_a_damaged_file_is_named_or_read(tmp_path, name):
     path = tmp_path / name
@@ -166,8 +173,7 @@ def test_unicode_and_spaces_in_paths(tmp_path):
 
 
 def test_an_unknown_codec_is_named(tmp_path):
-    np.save(tmp_path / "a.npy", ARRAY)
-    convert(str(tmp_path / "a.npy"), str(tmp_path / "a.zarr"), voxel_size_nm=SIZE)
+    converted(tmp_path, ARRAY)
     path = tmp_path / "a.zarr" / "0" / "zarr.json"
     metadata = json.loads(path.read_text())
     metadata["codecs"].append({"name": "homemade"})
@@ -183,8 +189,7 @@ def read_zarr(folder):
 @pytest.mark.parametrize("name", ["zarr.json", "0/zarr.json", "0/c/0/0/0"])
 def test_a_damaged_zarr_is_named_or_read(tmp_path, name):
     folder = tmp_path / "a.zarr"
-    np.save(tmp_path / "a.npy", ARRAY.astype(np.uint32))
-    convert(str(tmp_path / "a.npy"), str(folder), voxel_size_nm=SIZE, chunk_zyx=(5, 10, 12))
+    converted(tmp_path, ARRAY.astype(np.uint32))
     whole = (folder / name).read_bytes()
 
     @FUZZED
@@ -202,9 +207,7 @@ def test_a_damaged_zarr_is_named_or_read(tmp_path, name):
 
 def test_a_volume_that_vanishes_is_not_read_as_zeros(tmp_path):
     """tensorstore reads what is missing as zeros, as zarr has it."""
-    np.save(tmp_path / "a.npy", ARRAY)
-    convert(str(tmp_path / "a.npy"), str(tmp_path / "a.zarr"), voxel_size_nm=SIZE)
-    whole = open_volume(str(tmp_path / "a.zarr"))
+    whole = converted(tmp_path, ARRAY)
     everything = Box((0, 0, 0), whole.shape_zyx)
     for volume in (whole, whole.binned((1, 2, 2), "mean"), whole.cut("1:3,:,:")):
         volume.read(Box((0, 0, 0), volume.shape_zyx))
@@ -216,10 +219,29 @@ def test_a_volume_that_vanishes_is_not_read_as_zeros(tmp_path):
     np.testing.assert_array_equal(whole.read(everything), ARRAY)
 
 
+def train_on(volume, steps):
+    """Batches as training reads them, ahead and in threads."""
+    read = crop_reader([volume], [1.0], (2, 8, 8), seed=0)
+    return batches(read, batch_size=4, first_step=0, last_step=steps)
+
+
+def test_training_on_a_volume_that_vanishes_ends(tmp_path):
+    reading = train_on(converted(tmp_path, ARRAY), 10_000)
+    next(reading)
+    (tmp_path / "a.zarr").rename(tmp_path / "gone")
+    with pytest.raises(FileNotFoundError, match=r"a\.zarr/0 has vanished since it was opened"):
+        list(reading)
+
+
+def test_training_on_what_is_no_number_ends(tmp_path):
+    array = ARRAY.astype(np.float32)
+    array[2] = np.nan
+    with pytest.raises(ValueError, match=r"holds nan at z, y, x = 2, \d+, \d+; expected"):
+        list(train_on(converted(tmp_path, array), 100))
+
+
 def test_blocks_of_nothing_but_zeros_are_no_fault(tmp_path):
-    np.save(tmp_path / "a.npy", np.zeros_like(ARRAY))
-    convert(str(tmp_path / "a.npy"), str(tmp_path / "a.zarr"), voxel_size_nm=SIZE)
-    volume = open_volume(str(tmp_path / "a.zarr"))
+    volume = converted(tmp_path, np.zeros_like(ARRAY))
     assert not volume.read(Box((0, 0, 0), volume.shape_zyx)).any()
     assert [path.name for path in (tmp_path / "a.zarr/0").rglob("*.*")] == ["zarr.json"]
 
@@ -228,17 +250,14 @@ def test_blocks_of_nothing_but_zeros_are_no_fault(tmp_path):
 def test_what_is_no_number_is_named_with_its_place(tmp_path, value):
     array = ARRAY.astype(np.float32)
     array[3, 10, 7] = value
-    np.save(tmp_path / "a.npy", array)
-    convert(str(tmp_path / "a.npy"), str(tmp_path / "a.zarr"), voxel_size_nm=SIZE)
-    volume = open_volume(str(tmp_path / "a.zarr"), region="1:5, 2:20, :")
+    volume = converted(tmp_path, array).cut("1:5, 2:20, :")
     with pytest.raises(ValueError, match=r"holds (nan|inf) at z, y, x = 3, 10, 7; expected"):
         volume.read(Box((1, 0, 0), (4, 18, 24)))
     assert np.isfinite(volume.read(Box((0, 0, 0), (2, 18, 24)))).all()
 
 
 def test_a_store_on_the_network_that_goes_away_is_an_error(tmp_path):
-    np.save(tmp_path / "a.npy", ARRAY)
-    convert(str(tmp_path / "a.npy"), str(tmp_path / "a.zarr"), voxel_size_nm=SIZE)
+    converted(tmp_path, ARRAY)
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=tmp_path)
     # By default tensorstore tries again for a quarter of an hour.
     retries = {"http_request_retries": {"max_retries": 2, "initial_delay": "10ms"}}
