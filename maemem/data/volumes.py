@@ -51,19 +51,14 @@ class Volume:
         return self.store.dtype.numpy_dtype
 
     def read(self, box: Box) -> np.ndarray:
-        """The voxels of a box `[z y x]`, in voxels of this volume.
-
-        Raises:
-          ValueError, FileNotFoundError: as `finish` does.
-        """
+        """The voxels of a box `[z y x]`, in voxels of this volume; raises what `finish` does."""
         return self.finish(self.store[box.slices].read(order="C"), box.start_zyx)
 
     def finish(self, reading: ts.Future, start_zyx: Sequence[int]) -> np.ndarray:
         """The voxels `[z y x]` that are being read, once they are there, and checked.
 
         Args:
-          reading: of a box of the store.
-          start_zyx: where the box begins, in voxels of this volume.
+          reading: of a box that begins at `start_zyx`, in voxels of this volume.
 
         Raises:
           ValueError: if something stored is damaged or out of reach, infinite or not a number.
@@ -72,11 +67,10 @@ class Volume:
         with damage.named(self.source, _MEND):
             values = reading.result()
         if np.issubdtype(values.dtype, np.floating) and not np.isfinite(values).all():
-            first = np.argwhere(~np.isfinite(values))[0]
-            z, y, x = first + start_zyx + self.region.start_zyx
+            z, y, x = np.argwhere(~np.isfinite(values))[0] + start_zyx + self.region.start_zyx
             raise ValueError(
-                f"{self.source} holds {values[tuple(first)]} at z, y, x = {z}, {y}, {x}; expected "
-                f"numbers everywhere: store others there, or choose a region without them"
+                f"{self.source} holds NaN or infinity at z, y, x = {z}, {y}, {x}; expected numbers "
+                f"everywhere: store others there, or choose a region without it"
             )
         # Chunks that are not there are read as one value, so all would be, once none is there.
         place, first = self.store.kvstore, values.flat[0]
