@@ -104,6 +104,11 @@ def _read_layout(kvstore: ts.KvStore) -> Layout | None:
     return _n5_layout(node, place) if node.driver == "n5" else _zarr_layout(node, place)
 
 
+def is_volume(kvstore: ts.KvStore) -> bool:
+    """Whether there are, now, metadata of a known format at a place."""
+    return any(_read_json(kvstore, key) is not None for key in METADATA_KEYS)
+
+
 def is_unfinished(kvstore: ts.KvStore) -> bool:
     """Whether a conversion is still to finish the volume at this place, or the one around it."""
     for folder in (kvstore, *(parent for parent, _ in _ancestors(kvstore, 1))):
@@ -121,6 +126,8 @@ def _read_json(kvstore: ts.KvStore, key: str) -> dict[str, Any] | None:
             f"no answer from {kvstore.url} in {_METADATA_TIMEOUT_SECONDS} s; check the address "
             f"and the network"
         ) from None
+    except ValueError as error:
+        raise ValueError(f"{kvstore.url}{key} cannot be read: {error}") from None
     if found.state != "value":
         return None
     try:
