@@ -83,16 +83,18 @@ def sample(pid: int) -> Sample | None:
 
 
 def watch(
-    command: Sequence[str], is_due: Callable[[], bool] = lambda: False
+    command: Sequence[str],
+    is_due: Callable[[], bool] = lambda: False,
+    counts: Callable[[], bool] = lambda: False,
 ) -> tuple[int, list[Sample]]:
-    """Runs a command, killed when that is due; its status, and what it held all the time."""
+    """Runs a command, killed when that is due; its status, and what it held while that counts."""
     samples = []
     with tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
         while process.poll() is None:
             if is_due():
                 process.kill()
-            if found := sample(process.pid):
+            if counts() and (found := sample(process.pid)):
                 samples.append(found)
             time.sleep(_SAMPLE_SECONDS)
         if process.returncode > 0:
@@ -102,9 +104,9 @@ def watch(
 
 
 def growth(samples: Sequence[Sample]) -> tuple[Sample, Sample]:
-    """What was held after the first third, when all is compiled and open, and at the end."""
-    size = max(1, len(samples) // 6)
-    parts = samples[2 * size : 3 * size], samples[-size:]
+    """What was held at first, and at the end."""
+    size = -(-len(samples) // 4)
+    parts = samples[:size], samples[-size:]
     early, late = (
         Sample(
             statistics.median(each.mebibytes for each in part),
@@ -140,7 +142,11 @@ def soak(name: str, part: Part, amount: int, folder: pathlib.Path) -> bool:
         watch(part.command(folder / "rate", 1_000_000), alarm(_CALIBRATION_SECONDS))
         amount = round(part.done(folder / "rate") * _MINUTES.value * 60 / _CALIBRATION_SECONDS)
     began = time.monotonic()
-    _, samples = watch(part.command(folder / "whole", amount))
+    whole = folder / "whole"
+    # After a third of the work all is compiled and open.
+    _, samples = watch(
+        part.command(whole, amount), counts=lambda: part.done(whole) >= max(1, amount / 3)
+    )
     spent = time.monotonic() - began
     early, late = growth(samples)
     kills, status, harmed = 0, -1, folder / "killed"
@@ -149,7 +155,7 @@ def soak(name: str, part: Part, amount: int, folder: pathlib.Path) -> bool:
         further = functools.partial(lambda before: part.done(harmed) > before, part.done(harmed))
         status, _ = watch(part.command(harmed, amount), alarm(_KILL.value, further))
         kills += status != 0
-    same = part.result(folder / "whole") == part.result(harmed)
+    same = part.result(whole) == part.result(harmed)
     print(
         f"{name}: {amount} in {spent / 60:.1f} minutes; memory {early.mebibytes:.0f} MiB after a "
         f"third, {late.mebibytes:.0f} at the end; open files {early.files}, {late.files}; after "
@@ -164,7 +170,7 @@ def training(given: Sequence[str]) -> Part:
     fields = [
         "stages=('pretrain',)",
         "pretrain.log_every=5",
-        "pretrain.eval_every=1000",
+        "pretrain.eval_every=100",
         "pretrain.checkpoint_every=50",
         *given,
     ]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -22,6 +23,8 @@ METADATA_KEYS = ("zarr.json", ".zarray", ".zgroup", ".zattrs", "attributes.json"
 CONVERSION_RECORD = ".conversion/identity.json"
 
 _METADATA_TIMEOUT_SECONDS = 60
+# When there was a volume at a URL: not asked again for every crop of one value.
+_last_seen: dict[str, float] = {}
 _UNITS_NM = {
     **dict.fromkeys(("m", "meter", "metre"), 1e9),
     **dict.fromkeys(("mm", "millimeter", "millimetre"), 1e6),
@@ -105,8 +108,14 @@ def _read_layout(kvstore: ts.KvStore) -> Layout | None:
 
 
 def is_volume(kvstore: ts.KvStore) -> bool:
-    """Whether there are, now, metadata of a known format at a place."""
-    return any(_read_json(kvstore, key) is not None for key in METADATA_KEYS)
+    """Whether there are metadata of a known format at a place, or were a second ago."""
+    now = time.monotonic()
+    if now - _last_seen.get(kvstore.url, -math.inf) < 1:
+        return True
+    found = any(_read_json(kvstore, key) is not None for key in METADATA_KEYS)
+    if found:
+        _last_seen[kvstore.url] = now
+    return found
 
 
 def is_unfinished(kvstore: ts.KvStore) -> bool:

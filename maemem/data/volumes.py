@@ -66,7 +66,7 @@ class Volume:
         """
         with damage.named(self.source, _MEND):
             values = reading.result()
-        if np.issubdtype(values.dtype, np.floating) and not np.isfinite(values).all():
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
             z, y, x = np.argwhere(~np.isfinite(values))[0] + start_zyx + self.region.start_zyx
             raise ValueError(
                 f"{self.source} holds NaN or infinity at z, y, x = {z}, {y}, {x}; expected numbers "
