@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import tensorstore as ts
@@ -43,6 +43,7 @@ class Layout:
     kvstore: ts.KvStore  # where the array is
     axes: tuple[str, ...] | None  # the name of each dimension as stored; None: they have no names
     voxel_size_nm: VoxelSize | None  # z y x; None: the metadata have none
+    start_nm: VoxelSize = (0.0, 0.0, 0.0)  # z y x, of voxel 0 in the space that the metadata mean
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +61,11 @@ def at(kvstore: ts.KvStore, path: str) -> ts.KvStore:
     moved = kvstore.copy()
     moved.path = path.rstrip("/") + "/" if path else ""
     return moved
+
+
+def folder(path: Path) -> ts.KvStore:
+    """The storage of a folder of this machine."""
+    return ts.KvStore.open({"driver": "file", "path": f"{path}/"}).result()
 
 
 def read_layout(kvstore: ts.KvStore) -> Layout | None:
@@ -86,9 +92,12 @@ def read_layout(kvstore: ts.KvStore) -> Layout | None:
 def _read_layout(kvstore: ts.KvStore) -> Layout | None:
     info = _read_json(kvstore, "info")
     if info and "scales" in info:
-        x, y, z = info["scales"][0]["resolution"]
+        scale = info["scales"][0]
+        x, y, z = scale["resolution"]
+        x0, y0, z0 = scale.get("voxel_offset", (0, 0, 0))
         axes = ("x", "y", "z", "channel")
-        return Layout("neuroglancer_precomputed", kvstore, axes, (float(z), float(y), float(x)))
+        size, start = (float(z), float(y), float(x)), (float(z0 * z), float(y0 * y), float(x0 * x))
+        return Layout("neuroglancer_precomputed", kvstore, axes, size, start)
     node = _read_node(kvstore)
     if node is None:
         return None
@@ -107,8 +116,10 @@ def _read_layout(kvstore: ts.KvStore) -> Layout | None:
 def is_unfinished(kvstore: ts.KvStore) -> bool:
     """Whether a conversion is still to finish the volume at this place, or the one around it."""
     for folder in (kvstore, *(parent for parent, _ in _ancestors(kvstore, 1))):
-        # The metadata of the group are the last thing that a conversion writes.
-        if _read_json(folder, CONVERSION_RECORD) and not _read_json(folder, "zarr.json"):
+        # The metadata of the whole are the last thing that a conversion or an export writes.
+        if _read_json(folder, CONVERSION_RECORD) and not (
+            _read_json(folder, "zarr.json") or _read_json(folder, "info")
+        ):
             return True
     return False
 
@@ -185,7 +196,7 @@ def _zarr_layout(array: _Node, place: ts.KvStore) -> Layout:
             for dataset in image["datasets"]:
                 if dataset["path"].strip("/") == inside:
                     axes = _axis_names(image.get("axes")) or _OME_DEFAULT_AXES
-                    return Layout(array.driver, place, axes, _ome_voxel_size(image, dataset, axes))
+                    return Layout(array.driver, place, axes, *_ome_place(image, dataset, axes))
     own = array.attributes
     size = None
     if array.axes and "resolution" in own and "units" in own:
@@ -193,19 +204,25 @@ def _zarr_layout(array: _Node, place: ts.KvStore) -> Layout:
     return Layout(array.driver, place, array.axes, size)
 
 
-def _ome_voxel_size(image: Mapping[str, Any], dataset: Mapping[str, Any], axes) -> VoxelSize | None:
-    scales = [
-        transform["scale"]
-        for transform in (
-            *dataset.get("coordinateTransformations", ()),
-            *image.get("coordinateTransformations", ()),
-        )
-        if transform.get("type") == "scale"
-    ]
-    if not scales:
-        return None
+def _ome_place(
+    image: Mapping[str, Any], dataset: Mapping[str, Any], axes: Sequence[str]
+) -> tuple[VoxelSize | None, VoxelSize]:
+    """The voxel size, None if it is not said, and where the first voxel is, both in nm, z y x."""
+    transforms = (
+        *dataset.get("coordinateTransformations", ()),
+        *image.get("coordinateTransformations", ()),
+    )
+    if not any(transform.get("type") == "scale" for transform in transforms):
+        return None, (0.0, 0.0, 0.0)
+    size, start = [1.0] * len(axes), [0.0] * len(axes)
+    for transform in transforms:  # Each in the space that those before it lead to.
+        if transform.get("type") == "scale":
+            size = [a * b for a, b in zip(size, transform["scale"], strict=True)]
+            start = [a * b for a, b in zip(start, transform["scale"], strict=True)]
+        elif transform.get("type") == "translation":
+            start = [a + b for a, b in zip(start, transform["translation"], strict=True)]
     units = [a.get("unit") if isinstance(a, dict) else None for a in image.get("axes", ())]
-    return _by_name(axes, [math.prod(s) for s in zip(*scales, strict=True)], units)
+    return _by_name(axes, size, units), _by_name(axes, start, units) or (0.0, 0.0, 0.0)
 
 
 def _n5_layout(array: _Node, place: ts.KvStore) -> Layout:
