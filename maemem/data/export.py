@@ -77,7 +77,7 @@ def export(
         "exporting %s as %s of %s, in %d scales",
         *(volume.source, info["type"], info["data_type"], len(info["scales"])),
     )
-    steps = list(_steps(volume, place, info, finished))
+    steps = list(_steps(volume, place, info, finished, memory_bytes))
     every = [(step, block) for step in steps for block in step.blocks]
     missing = [(step, block) for step in steps for block in step.finished.missing(step.blocks)]
     with showing_progress(
@@ -200,10 +200,15 @@ class _Step(NamedTuple):
 
 
 def _steps(
-    volume: Volume, place: ts.KvStore, info: dict[str, Any], finished: ledger.Finished
+    volume: Volume,
+    place: ts.KvStore,
+    info: dict[str, Any],
+    finished: ledger.Finished,
+    memory_bytes: int,
 ) -> Iterator[_Step]:
     """The scales in the order in which they are made: each is read when the next one is."""
-    context = ts.Context({"cache_pool": {"total_bytes_limit": _MAX_SHARD_BYTES}})
+    # What is where in a shard; its voxels are needed once.
+    context = ts.Context({"cache_pool": {"total_bytes_limit": memory_bytes // 16}})
     read = functools.partial(_read_source, volume.store, np.dtype(info["data_type"]))
     for index, scale in enumerate(info["scales"]):
         store = _open_scale(place, info, scale, context)
