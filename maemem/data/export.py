@@ -277,7 +277,7 @@ def _finish(place: ts.KvStore, info: dict[str, Any]) -> None:
     place.write("info", json.dumps(info).encode()).result()
     ledger.drop(place)
     shapes = [format_zyx(scale["size"][::-1]) for scale in info["scales"]]
-    log.info("wrote %s: %s", place.url, ", ".join(shapes))
+    log.info("wrote %s: %s", formats.address(place), ", ".join(shapes))
 
 
 def define_flags() -> None:

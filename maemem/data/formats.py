@@ -6,6 +6,7 @@ are the same thing.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,7 +22,7 @@ METADATA_KEYS = ("zarr.json", ".zarray", ".zgroup", ".zattrs", "attributes.json"
 # A conversion keeps its record here, inside the volume that it writes, until the volume is whole.
 CONVERSION_RECORD = ".conversion/identity.json"
 
-_METADATA_TIMEOUT_SECONDS = 60
+TIMEOUT_SECONDS = 60  # Of a request for metadata or for the record.
 _UNITS_NM = {
     **dict.fromkeys(("m", "meter", "metre"), 1e9),
     **dict.fromkeys(("mm", "millimeter", "millimetre"), 1e6),
@@ -68,6 +69,39 @@ def folder(path: Path) -> ts.KvStore:
     return ts.KvStore.open({"driver": "file", "path": f"{path}/"}).result()
 
 
+def address(kvstore: ts.KvStore) -> str:
+    """The URL of a place, for messages, and to tell it from others."""
+    try:
+        return kvstore.url
+    except NotImplementedError:  # S3 elsewhere than at Amazon.
+        spec = kvstore.spec().to_json()
+        inner = spec.get("base", spec)
+        where = f"{inner['endpoint'].rstrip('/')}/{inner['bucket']}/{inner.get('path', '')}"
+        return f"{where}|{spec['driver']}:{kvstore.path}" if "base" in spec else where
+
+
+@contextlib.contextmanager
+def reaching(kvstore: ts.KvStore) -> Iterator[None]:
+    """Says in one line what keeps a storage from being reached.
+
+    Raises:
+      ValueError: if it gives no answer in time, or none but an error.
+    """
+    try:
+        yield
+    except TimeoutError:
+        raise ValueError(
+            f"no answer from {address(kvstore)} in {TIMEOUT_SECONDS} s; check the address and the "
+            f"network"
+        ) from None
+    except ValueError as error:
+        reason = str(error).split(" [")[0]  # Without the request and the answer, both in full.
+        raise ValueError(
+            f"{address(kvstore)} cannot be reached: {reason}; check the address and the "
+            f"credentials, which are those that the tools of AWS and gcloud take"
+        ) from None
+
+
 def read_layout(kvstore: ts.KvStore) -> Layout | None:
     """Finds the array at a place, or the first array of the multi-scale image there.
 
@@ -86,7 +120,7 @@ def read_layout(kvstore: ts.KvStore) -> Layout | None:
     try:
         return _read_layout(kvstore)
     except (LookupError, TypeError, AttributeError) as error:
-        raise ValueError(f"the metadata at {kvstore.url} are malformed: {error!r}") from error
+        raise ValueError(f"the metadata at {address(kvstore)} are malformed: {error!r}") from error
 
 
 def _read_layout(kvstore: ts.KvStore) -> Layout | None:
@@ -103,12 +137,12 @@ def _read_layout(kvstore: ts.KvStore) -> Layout | None:
         return None
     place = kvstore
     if not node.is_array:
-        place = at(kvstore, kvstore.path + _first_dataset(node, kvstore.url))
+        place = at(kvstore, kvstore.path + _first_dataset(node, address(kvstore)))
         node = _read_node(place)
         if node is None or not node.is_array:
             raise ValueError(
-                f"the group {kvstore.url} lists {place.url} as its first scale, and no array is "
-                f"there; the volume is incomplete, or name one of its arrays"
+                f"the group {address(kvstore)} lists {address(place)} as its first scale, and no "
+                f"array is there; the volume is incomplete, or name one of its arrays"
             )
     return _n5_layout(node, place) if node.driver == "n5" else _zarr_layout(node, place)
 
@@ -125,19 +159,14 @@ def is_unfinished(kvstore: ts.KvStore) -> bool:
 
 
 def _read_json(kvstore: ts.KvStore, key: str) -> dict[str, Any] | None:
-    try:
-        found = kvstore.read(key).result(timeout=_METADATA_TIMEOUT_SECONDS)
-    except TimeoutError:
-        raise ValueError(
-            f"no answer from {kvstore.url} in {_METADATA_TIMEOUT_SECONDS} s; check the address "
-            f"and the network"
-        ) from None
+    with reaching(kvstore):
+        found = kvstore.read(key).result(timeout=TIMEOUT_SECONDS)
     if found.state != "value":
         return None
     try:
         content = json.loads(found.value)
     except ValueError as error:
-        raise ValueError(f"{kvstore.url}{key} is not valid JSON: {error}") from None
+        raise ValueError(f"{address(kvstore)}{key} is not valid JSON: {error}") from None
     return content if isinstance(content, dict) else None
 
 
@@ -173,7 +202,7 @@ def _axis_names(axes: Sequence[Any] | None) -> tuple[str, ...] | None:
     return names if names and len(names) == len(listed) else None
 
 
-def _first_dataset(group: _Node, url: str | None) -> str:
+def _first_dataset(group: _Node, url: str) -> str:
     if multiscales := _multiscales(group.attributes):
         return str(multiscales[0]["datasets"][0]["path"])
     if group.driver == "n5" and {"downsamplingFactors", "scales"} & set(group.attributes):

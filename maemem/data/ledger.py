@@ -108,22 +108,27 @@ def claim_place(partial: ts.KvStore, wanted: dict[str, Any]) -> Finished:
       The blocks that are finished.
 
     Raises:
-      ValueError: if they differ; it names the differences. If the record cannot be read.
+      ValueError: if they differ; it names the differences. If the record cannot be read or made.
     """
-    key, content = formats.CONVERSION_RECORD, json.dumps(wanted, indent=1).encode()
-    before = partial.read(key).result()
-    if before.state != "value":  # And if another process is faster, its record stays.
-        partial.write(key, content, if_equal=before.stamp.generation).result()
+    key, name, limit = formats.CONVERSION_RECORD, formats.address(partial), formats.TIMEOUT_SECONDS
+    with formats.reaching(partial):
+        found = partial.read(key).result(timeout=limit)
+        if found.state != "value":  # And if another process is faster, its record stays.
+            content, unlike = json.dumps(wanted, indent=1).encode(), found.stamp.generation
+            partial.write(key, content, if_equal=unlike).result(timeout=limit)
+            found = partial.read(key).result(timeout=limit)
+    if found.state != "value":  # S3 says no more than that where there is no bucket.
+        raise ValueError(f"{name} cannot be written to; make its bucket, or check the address")
     try:
-        begun = dict(json.loads(partial.read(key).result().value))
+        begun = dict(json.loads(found.value))
     except (ValueError, TypeError) as error:
         raise ValueError(
-            f"{partial.url}{key}, which says what was begun, is damaged ({error}); delete "
-            f"{partial.url}, and begin again"
+            f"{name}{key}, which says what was begun, is damaged ({error}); delete "
+            f"{name}, and begin again"
         ) from None
     if differing := differences(begun, wanted):
         raise ValueError(
-            f"{partial.url} was begun from another input or with other options: {differing}. "
+            f"{name} was begun from another input or with other options: {differing}. "
             f"Repeat the old command, or delete it"
         )
     digest = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()[:16]

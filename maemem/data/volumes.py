@@ -127,7 +127,7 @@ def open_volume(
         )
     z, y, x = store.shape
     size = _agreed_voxel_size(path, layout.voxel_size_nm, voxel_size_nm)
-    source, whole = (layout.kvstore.url or path).rstrip("/"), Box((0, 0, 0), (z, y, x))
+    source, whole = formats.address(layout.kvstore).rstrip("/"), Box((0, 0, 0), (z, y, x))
     return Volume(store, size, source, whole, layout.start_nm).cut(region)
 
 
@@ -174,6 +174,8 @@ def _locate(path: str, context: ts.Context | None) -> ts.KvStore:
 def open_url(url: str, context: ts.Context | None = None) -> ts.KvStore:
     """The storage that a URL names, as a folder; nothing need be there.
 
+    `s3://` is Amazon's, or what the environment variable `AWS_ENDPOINT_URL` names instead.
+
     Raises:
       ValueError: if it is not a URL that tensorstore knows.
     """
@@ -186,14 +188,24 @@ def open_url(url: str, context: ts.Context | None = None) -> ts.KvStore:
     return formats.at(kvstore, kvstore.path)
 
 
-def _kvstore_spec(spec: str) -> ts.KvStore.Spec:
-    # A last part such as `|zarr3:` names a format, of which the metadata speak for themselves.
-    last = spec.rsplit("|", 1)[-1]
-    if "|" in spec and re.match(r"(zarr2?|zarr3|n5|neuroglancer-precomputed|auto):", last):
-        array = ts.Spec(spec).kvstore
-        if array is not None:
-            return array
+def _kvstore_spec(url: str) -> ts.KvStore.Spec:
+    spec = ts.KvStore.Spec(_without_format(url)).to_json()
+    inner = spec.get("base", spec)  # Such as of `|zip:`.
+    # As Amazon's own tools have it; tensorstore wants to be told, in the specification.
+    if inner["driver"] == "s3" and (endpoint := os.environ.get("AWS_ENDPOINT_URL")):
+        region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+        inner |= {"endpoint": endpoint, "aws_region": region or "us-east-1"}
     return ts.KvStore.Spec(spec)
+
+
+def _without_format(url: str) -> str | dict:
+    """Without a last part such as `|zarr3:`: the metadata of a format speak for themselves."""
+    last = url.rsplit("|", 1)[-1]
+    if "|" in url and re.match(r"(zarr2?|zarr3|n5|neuroglancer-precomputed|auto):", last):
+        array = ts.Spec(url).kvstore
+        if array is not None:
+            return array.to_json()
+    return url
 
 
 def _no_volume(path: str) -> Exception:
