@@ -1,9 +1,15 @@
 """Blocks as jobs of a real SLURM: the same bytes as in this process."""
 
+import functools
+import os
+import subprocess
+import time
+
 import dask.config
 import pytest
 
 from maemem.blockwise.engine import open_workers
+from maemem.geometry import blocks
 from maemem.segmentation.region_graph import Merging
 from tests.blockwise import segmentations
 from tests.blockwise.predictions import SHAPE, run
@@ -41,6 +47,25 @@ def test_jobs_write_the_same_bytes(slurm, tmp_path):
             labels = folder / "b.zarr"
             segmentations.run(affinities, segmentations.linked, labels, workers=workers, **options)
     assert files(tmp_path / "here") == files(tmp_path / "jobs")
+
+
+def cancel_own_job(folder, block):
+    """The first time, and never comes back from it; then gives the job that it is done in."""
+    job = os.environ["SLURM_JOB_ID"]
+    if not list(folder.iterdir()):
+        (folder / job).touch()
+        subprocess.run(["scancel", job], check=True)
+        time.sleep(60)
+    return job
+
+
+def test_a_job_that_ends_early_is_replaced(slurm, tmp_path):
+    work = functools.partial(cancel_own_job, tmp_path)
+    with open_workers("slurm:1") as workers:
+        jobs = set(workers(work, list(blocks((2, 1, 1), (1, 1, 1)))))
+    (cancelled,) = (path.name for path in tmp_path.iterdir())
+    assert len(jobs) == 1
+    assert cancelled not in jobs
 
 
 @pytest.mark.parametrize(
