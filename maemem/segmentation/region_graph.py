@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import heapq
 from collections.abc import Callable, Iterator, Sequence
+from typing import TypeAlias
 
 import numpy as np
 from jaxtyping import Float, Int64, Integer
@@ -20,6 +21,8 @@ _UNITS = 1 << 24
 _BINS = 256
 _QUANTILES = {"median": 50, "quantile85": 85}
 SCORES = ("mean", *_QUANTILES)
+_Scores: TypeAlias = np.ndarray | np.floating
+_SCORED_AT_ONCE = 1 << 12  # Boundaries, so that little is held beside their histograms.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,7 +116,8 @@ def merge(
       an iterator over one table for each threshold, of the object `[fragment]`, one of its
       fragments; 0 stays 0.
     """
-    merging = _Merging(graph, count, _mean if score == "mean" else _quantile(_QUANTILES[score]))
+    of_boundary = _mean if score == "mean" else _quantile(_QUANTILES[score])
+    merging = _Merging(graph, count, of_boundary, min(thresholds, default=0.0))
     for threshold in thresholds:
         merging.run(threshold)
         yield merging.objects()
@@ -126,7 +130,13 @@ class _Merging:
     score of both together is never above that of the better one.
     """
 
-    def __init__(self, graph: RegionGraph, count: int, score: Callable[[np.ndarray], float]):
+    def __init__(
+        self,
+        graph: RegionGraph,
+        count: int,
+        score: Callable[[np.ndarray], _Scores],
+        lowest: float,
+    ):
         self._score = score
         self._statistics = graph.statistics
         self._sums: dict[int, np.ndarray] = {}  # of edges that others have become one with
@@ -135,8 +145,12 @@ class _Merging:
         self._edges: list[dict[int, int]] = [{} for _ in range(count + 1)]  # by neighbour
         for edge, (u, v) in enumerate(self._ends):
             self._edges[u][v] = self._edges[v][u] = edge
-        self._costs = [-score(row) for row in graph.statistics]
-        self._queue = [(cost, edge) for edge, cost in enumerate(self._costs)]
+        self._costs: list[float] = []
+        for start in range(0, len(self._ends), _SCORED_AT_ONCE):
+            self._costs += (-score(graph.statistics[start : start + _SCORED_AT_ONCE])).tolist()
+        # What is never above a threshold is never merged, nor kept of two that become one.
+        costs = enumerate(self._costs)
+        self._queue = [(cost, edge) for edge, cost in costs if cost < -lowest]
         heapq.heapify(self._queue)
         self._stale = bytearray(len(self._ends))
         self._gone = bytearray(len(self._ends))
@@ -150,7 +164,7 @@ class _Merging:
                 continue
             if self._stale[edge]:
                 self._stale[edge] = 0
-                self._costs[edge] = -self._score(self._sums[edge])
+                self._costs[edge] = -float(self._score(self._sums[edge]))
                 heapq.heappush(queue, (self._costs[edge], edge))
                 continue
             self._merge(*map(self._root, self._ends[edge]))
@@ -230,15 +244,16 @@ def _unique(pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return sorted_[new], places
 
 
-def _mean(statistics: np.ndarray) -> float:
-    number, total = statistics
-    return float(total / (number * _UNITS))
+def _mean(statistics: np.ndarray) -> _Scores:
+    """The score of each row `[... 2]`, or of one."""
+    return statistics[..., 1] / (statistics[..., 0] * _UNITS)
 
 
-def _quantile(percent: int) -> Callable[[np.ndarray], float]:
-    def score(histogram: np.ndarray) -> float:
-        counts = np.cumsum(histogram)
-        place = percent * int(counts[-1]) // 100 + 1
-        return (float(np.searchsorted(counts, place)) + 0.5) / _BINS
+def _quantile(percent: int) -> Callable[[np.ndarray], _Scores]:
+    def score(histograms: np.ndarray) -> _Scores:
+        """Of each row `[... bins]`, or of one."""
+        counts = np.cumsum(histograms, axis=-1)
+        places = percent * counts[..., -1:] // 100 + 1
+        return ((counts < places).sum(-1) + 0.5) / _BINS
 
     return score
