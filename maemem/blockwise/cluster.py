@@ -55,7 +55,8 @@ def connected(where: str) -> Iterator[Client]:
             )
             stack.enter_context(cluster)
         elif kind == "slurm":
-            cluster = stack.enter_context(_slurm(where))
+            cluster = _slurm(where)
+            stack.enter_context(cluster)
             # Unlike `scale`, this replaces jobs that are lost, or reach their time limit.
             cluster.adapt(minimum_jobs=int(count), maximum_jobs=int(count))
             log.info("%s SLURM jobs are asked for; blocks are done as soon as one runs", count)

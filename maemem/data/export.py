@@ -17,7 +17,7 @@ import logging
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias, cast
 
 import numpy as np
 import tensorstore as ts
@@ -26,7 +26,7 @@ from absl import app, flags
 from maemem.data import formats, ledger
 from maemem.data.convert import triple
 from maemem.data.formats import VoxelSize
-from maemem.data.volumes import Volume, open_url, open_volume
+from maemem.data.volumes import Binning, Volume, open_url, open_volume
 from maemem.geometry import Box, Zyx, blocks, format_zyx
 from maemem.logs import log_to_terminal, showing_progress
 
@@ -36,7 +36,7 @@ log = logging.getLogger("maemem.data.export")
 # What Neuroglancer takes a volume for: intensities, or the ids of objects.
 Kind: TypeAlias = Literal["image", "segmentation"]
 
-_DOWNSAMPLING = {"image": "mean", "segmentation": "mode"}
+_DOWNSAMPLING: dict[str, Binning] = {"image": "mean", "segmentation": "mode"}
 _MAX_SHARD_BYTES = 64 << 20
 
 
@@ -167,9 +167,8 @@ def describe(volume: Volume, kind: Kind, memory_bytes: int) -> dict[str, Any]:
     draft = ts.KvStore.open({"driver": "memory"}, context=context).result()
     info = json.loads(draft.read("info").result().value)
     for scale in info["scales"]:
-        if (
-            kind == "image" and "sharding" in scale
-        ):  # Mostly noise: compression would take long, and save little.
+        # Intensities are mostly noise: compression would take long, and save little.
+        if kind == "image" and "sharding" in scale:
             scale["sharding"]["data_encoding"] = "raw"
     return info
 
@@ -212,8 +211,8 @@ def _steps(
     read = functools.partial(_read_source, volume.store, np.dtype(info["data_type"]))
     for index, scale in enumerate(info["scales"]):
         store = _open_scale(place, info, scale, context)
-        z, y, x = store.chunk_layout.write_chunk.shape
-        every = list(blocks(store.shape, (z, y, x)))
+        shard = cast(Zyx, store.chunk_layout.write_chunk.shape)
+        every = list(blocks(cast(Zyx, store.shape), shard))
         origin = ts.d[:].translate_to[0]
         yield _Step(store[origin], every, read, finished.step(str(index)))
         factors = coarser(scale["resolution"][::-1])

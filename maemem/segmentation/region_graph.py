@@ -147,7 +147,8 @@ class _Merging:
             self._edges[u][v] = self._edges[v][u] = edge
         self._costs: list[float] = []
         for start in range(0, len(self._ends), _SCORED_AT_ONCE):
-            self._costs += (-score(graph.statistics[start : start + _SCORED_AT_ONCE])).tolist()
+            scores = score(graph.statistics[start : start + _SCORED_AT_ONCE])
+            self._costs.extend(np.negative(scores).tolist())
         # What is never above a threshold is never merged, nor kept of two that become one.
         costs = enumerate(self._costs)
         self._queue = [(cost, edge) for edge, cost in costs if cost < -lowest]
