@@ -17,21 +17,17 @@ import itertools
 import json
 import pathlib
 import statistics
-import subprocess
-import sys
 from typing import Any
 
 from absl import app, flags
 from matplotlib.figure import Figure
 
+from benchmarks.runs import WORKDIR, run
 from maemem.training.metrics import read_metrics
 
-_CONFIG = flags.DEFINE_string("config", None, "The config of the fine-tuning.", required=True)
 _ENCODER = flags.DEFINE_string("encoder", "", "The pre-training workdir, or a checkpoint.")
-_WORKDIR = flags.DEFINE_string("workdir", None, "The folder of all runs.", required=True)
 _SEEDS = flags.DEFINE_list("seeds", "0,1", "Of the fine-tuning.")
 _ARMS = flags.DEFINE_list("arms", "pretrained,scratch", "Of pretrained, frozen, scratch, unet.")
-_SET = flags.DEFINE_multi_string("set", [], "FIELD=VALUE of the config, for all runs.")
 # As `maemem.segmentation.summary.score_all` names them.
 KNOWN_SCORES = (
     *("adapted_rand", "precision", "recall", "voi_split", "voi_merge"),
@@ -63,30 +59,15 @@ def check_scores(names: list[str]) -> None:
         raise app.UsageError(f"scores {unknown} are unknown; choose from {', '.join(KNOWN_SCORES)}")
 
 
-def settings(given: list[str]) -> dict[str, str]:
-    """The fields that `--set` names, and their values."""
-    for setting in given:
-        if "=" not in setting:
-            raise app.UsageError(f"--set={setting} has no value; write --set=FIELD=VALUE")
-    return dict(setting.split("=", 1) for setting in given)
-
-
 def main(argv: list[str]) -> None:
     del argv
-    workdir = pathlib.Path(_WORKDIR.value or "")
+    workdir = pathlib.Path(WORKDIR.value or "")
     check_scores(_SCORES.value)
-    common = settings(_SET.value)
     arms = {arm: overrides(arm, _ENCODER.value) for arm in _ARMS.value}
     rows: list[dict[str, Any]] = []
     for seed in _SEEDS.value:
         for arm, fields in arms.items():
-            folder = workdir / f"{arm}-{seed}"
-            fields = {"seed": seed, **common, **fields}
-            command = [sys.executable, "-m", "maemem.main", f"--config={_CONFIG.value}"]
-            command += [f"--workdir={folder}"]
-            command += [f"--config.{name}={value}" for name, value in fields.items()]
-            print(f"{arm}, seed {seed}: {' '.join(command[1:])}", flush=True)
-            subprocess.run(command, check=True)
+            folder = run(f"{arm}-{seed}", {"seed": seed, **fields})
             rows += scored(folder, arm, seed)
             write(workdir, rows)
     draw_learning(workdir, list(arms), _SEEDS.value)

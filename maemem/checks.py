@@ -74,6 +74,7 @@ def _check_common(config: Config) -> None:
     _check_triple("data.crop_zyx", config.data.crop_zyx)
     _check_triple("model.patch_zyx", config.model.patch_zyx)
     _check_size("model.encoder", config.model.encoder)
+    _check_plane(config)
     _check_range("data.intensity_range", config.data.intensity_range)
     _expect("seed", config.seed, 0 <= config.seed < 2**32, "from 0 to 2**32 - 1")
     _check_workers(config.runtime.workers)
@@ -109,6 +110,16 @@ def _check_start(config: Config) -> None:
     _expect("finetune.freeze_encoder", frozen, bool(encoder) or not frozen, fits)
     for name, path in (("finetune.encoder", encoder), ("predict.network", config.predict.network)):
         _expect(name, repr(path), "://" not in path, "a folder, not a URL; copy it to one")
+
+
+def _check_plane(config: Config) -> None:
+    """Refuses 2-D weights where the network has no place for them."""
+    plane = config.model.plane_yx
+    whole = all(isinstance(n, int) and n > 0 for n in plane)
+    _expect("model.plane_yx", plane, len(plane) in (0, 2) and whole, "(), or two whole numbers")
+    fits = "False where model.plane_yx says that places are those of 2-D weights"
+    _expect("model.rotary", config.model.rotary, not (plane and config.model.rotary), fits)
+    _choose("model.inflation", config.model.inflation, ("centre", "average"))
 
 
 def _check_triple(name: str, triple: Any) -> None:

@@ -116,6 +116,12 @@ def _common() -> Config:
     config.model.patch_zyx = (1, 16, 16)  # In voxels; the crop is a multiple.
     config.model.encoder = transformer(768, 12, 12)
     config.model.rotary = False  # Rotary position embedding on top of sin-cos.
+    # For an encoder that starts from 2-D weights: how many places they know along y and x, (14, 14)
+    # for 224 pixels in patches of 16. (): none; places are sin-cos, as Cheng et al. (2023) have it.
+    config.model.plane_yx = ()
+    # How kernels of 2-D weights become those of patches of several sections: "centre" (in the
+    # middle one) or "average" (a part in each).
+    config.model.inflation = "centre"
     config.model.dtype = "auto"  # Of compute. auto: bfloat16 on GPU and TPU, float32 on CPU.
     config.model.scan = False  # Loop over stacked blocks: compiles faster, for deep models.
 
@@ -187,6 +193,9 @@ def _optimizer(
 def _add_pretraining(config: Config) -> None:
     config.model.decoder = transformer(512, 4, 16)  # Of the masked autoencoder.
     config.pretrain = _training(400_000, 128, adamw(1e-4, 100_000, 0.0))
+    # Where its encoder starts from: 2-D weights (FILE.safetensors of timm or transformers), a
+    # pre-training workdir, a checkpoint of it, or a model folder; empty: scratch.
+    config.pretrain.encoder = ""
     config.pretrain.masking = ConfigDict()
     config.pretrain.masking.strategy = "random"  # Or "space" or "section".
     config.pretrain.masking.ratio = 0.9
@@ -199,14 +208,16 @@ def _add_segmentation(config: Config) -> None:
     config.objective = affinity()
 
     config.finetune = _training(150_000, 16, sgd(0.02, 5_000, 1e-4))
-    config.finetune.encoder = ""  # A pre-training workdir, or a checkpoint of it; empty: scratch.
+    config.finetune.encoder = ""  # As pretrain.encoder.
     config.finetune.freeze_encoder = False
     config.finetune.layer_decay = 1.0  # The factor of the learning rate, a block further down.
     config.finetune.min_foreground = 0.0  # Draw again where a smaller share of a crop is labelled.
     config.finetune.augmentation = augmentation()
 
     config.predict = ConfigDict()
-    config.predict.network = WORKDIR  # A fine-tuning workdir, or a checkpoint of it.
+    config.predict.network = (
+        WORKDIR  # A fine-tuning workdir, a checkpoint of it, or a model folder.
+    )
     config.predict.window_zyx = config.data.get_oneway_ref("crop_zyx")
     config.predict.stride_zyx = (3, 48, 48)
     config.predict.batch_size = 16  # Windows at once.

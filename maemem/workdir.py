@@ -16,8 +16,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
+from ml_collections import ConfigDict
 
-from maemem.config import RUNTIME_FIELDS, UINT8_RANGE, Config
+from maemem.config import RUNTIME_FIELDS, UINT8_RANGE, Config, everything
 
 log = logging.getLogger(__name__)
 
@@ -94,6 +95,51 @@ def claim_workdir(config: Config, workdir: pathlib.Path, stages: Iterable[str]) 
     temporary = path.with_suffix(".tmp")
     temporary.write_text(json.dumps(record, indent=2, default=str) + "\n")
     os.replace(temporary, path)
+
+
+def read_record(folder: pathlib.Path) -> dict[str, Any]:
+    """What the config.json of a workdir or a model folder holds.
+
+    Raises:
+      FileNotFoundError: if there is none.
+      ValueError: if it cannot be read.
+    """
+    path = folder / "config.json"
+    if not path.exists():
+        raise FileNotFoundError(
+            f"there is no {path}, so {folder} is no workdir of a run; give the folder that was "
+            f"--workdir of python -m maemem.main, or a model folder"
+        )
+    try:
+        record = json.loads(path.read_text())
+        if not isinstance(record["config"], dict):
+            raise TypeError("its config is no object")
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path} cannot be read ({error}); python -m maemem.main with the config and this "
+            f"workdir says what is wrong"
+        ) from None
+    return record
+
+
+def read_config(folder: pathlib.Path) -> Config:
+    """The config of a workdir or a model folder; fields that are newer have their defaults.
+
+    Raises:
+      FileNotFoundError, ValueError: as `read_record`.
+    """
+    fields = _with_tuples(read_record(folder)["config"])
+    defaults = everything().to_dict()
+    for section in ("data", "model", "predict", "segment", "runtime"):
+        fields[section] = {**defaults[section], **fields.get(section, {})}
+    return ConfigDict(fields).lock()
+
+
+def _with_tuples(value: Any) -> Any:
+    """A value from JSON as a config has it."""
+    if isinstance(value, dict):
+        return {name: _with_tuples(each) for name, each in value.items()}
+    return tuple(map(_with_tuples, value)) if isinstance(value, list) else value
 
 
 @contextlib.contextmanager

@@ -41,3 +41,12 @@ def real_data() -> pathlib.Path:
     if not folder.is_dir():
         pytest.skip(f"no real EM at {folder}; set MAEMEM_DATA to a folder that has fib25/ and vnc/")
     return folder
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[pathlib.Path, str]:
+    """A run of all stages, and what it printed; nobody may change it."""
+    from tests import runs  # Whose own imports come after the hook.
+
+    workdir = tmp_path_factory.mktemp("whole run")
+    return workdir, runs.run(workdir, stages=runs.ALL)

@@ -61,6 +61,8 @@ TINY = {
 }
 
 
+ALL = "('pretrain','finetune','predict','segment','evaluate','report')"
+
 # A run of a stage that is long enough to be caught in the midst of it.
 LONG = {
     "pretrain": {"pretrain__steps": 120, "pretrain__eval_every": 40},

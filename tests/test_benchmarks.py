@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 from absl import app
 
-from benchmarks.arms import KNOWN_SCORES, check_scores, draw_learning, settings
+from benchmarks import recipes
+from benchmarks.arms import KNOWN_SCORES, check_scores, draw_learning
 from benchmarks.comparisons import COMPARISONS
 from benchmarks.operations import collective_bytes
 from benchmarks.race import ROOT, Side, check, race, summary
+from benchmarks.runs import settings
 from benchmarks.table import BEGIN, END, tables, write
 from maemem.segmentation.contingency import contingency
 from maemem.segmentation.summary import score_all
@@ -114,6 +116,25 @@ def test_writing_keeps_the_prose(tmp_path: pathlib.Path):
     page.write_text("no markers")
     with pytest.raises(ValueError, match="must have the lines"):
         write(page, "new")
+
+
+def test_recipes_are_compared_where_the_worst_one_ended(tmp_path: pathlib.Path):
+    record = {"config": {"pretrain": {"batch_size": 60}}}
+    (tmp_path / "config.json").write_text(json.dumps(record))
+    (tmp_path / "pretrain").mkdir()
+    rows = [
+        {"step": 1, "crops_per_second": 1.0},
+        {"step": 2, "crops_per_second": 0.5, "eval_masked_mse": 0.9},
+        {"step": 4, "crops_per_second": 1.0, "eval_masked_mse": 0.7},
+    ]
+    lines = (json.dumps(row) + "\n" for row in rows)
+    (tmp_path / "pretrain" / "metrics.jsonl").write_text("".join(lines))
+    slow = recipes.curve(tmp_path)
+    assert slow == recipes.Curve([3.0, 5.0], [0.9, 0.7])
+    fast = recipes.Curve([1.0, 2.0, 3.0], [0.8, 0.7, 0.6])
+    lines = recipes.table({"slow": slow, "fast": fast}).splitlines()
+    assert "minutes to 0.700" in lines[0]
+    assert lines[2:] == ["| slow | 5.0 | 0.700 | 5.0 |", "| fast | 3.0 | 0.600 | 2.0 |"]
 
 
 @pytest.mark.parametrize("name", COMPARISONS)

@@ -68,6 +68,12 @@ def intensity_range(config: Config) -> tuple[float, float]:
     return float(low), float(high)
 
 
+def plane_yx(config: Config) -> tuple[int, int] | None:
+    """How many places 2-D weights know, of an encoder that starts from them."""
+    y, x = config.model.plane_yx or (0, 0)
+    return (y, x) if y else None
+
+
 def reconstruction(config: Config) -> Reconstruction:
     """The pre-training objective with its network."""
     masking = config.pretrain.masking
@@ -78,6 +84,7 @@ def reconstruction(config: Config) -> Reconstruction:
             Size(**config.model.decoder),
             rotary=config.model.rotary,
             compute=compute(config, config.model.encoder, config.model.decoder),
+            plane_yx=plane_yx(config),
         ),
         intensity_range(config),
         masking.strategy,
@@ -124,7 +131,12 @@ def segmentation(config: Config, voxel_size_nm: VoxelSize) -> Segmentation:
         "compute": compute(config, model.encoder),
     }
     network = (
-        Unetr(encoder_size=Size(**model.encoder), rotary=model.rotary, **common)
+        Unetr(
+            encoder_size=Size(**model.encoder),
+            rotary=model.rotary,
+            plane_yx=plane_yx(config),
+            **common,
+        )
         if model.segmenter == "unetr"
         else ResidualUnet(**common)
     )

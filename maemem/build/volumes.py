@@ -19,6 +19,9 @@ from maemem.geometry import Box, format_zyx
 
 log = logging.getLogger(__name__)
 
+# The types of raw voxels that microscopes give.
+INTENSITIES = ("uint8", "uint16", "int16", "float32")
+
 
 class Mix(NamedTuple):
     """Volumes and their relative shares of the crops."""
@@ -155,7 +158,7 @@ def _say_once(message: str) -> None:
 
 def _check_intensities(volume: Volume, intensity_range: tuple[float, ...]) -> None:
     """Refuses labels, and grey values whose range nobody gave."""
-    if volume.dtype not in ("uint8", "uint16", "int16", "float32"):
+    if volume.dtype not in INTENSITIES:
         raise ValueError(
             f"{volume.source} holds {volume.dtype}, which no microscope gives; expected raw "
             f"intensities of uint8, uint16, int16 or float32, not labels"

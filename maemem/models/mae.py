@@ -66,6 +66,7 @@ class MaskedAutoencoder(nn.Module):
       channels: of the image.
       rotary: turn queries and keys by their place, on top of the sin-cos embedding.
       compute: see `layers.Compute`.
+      plane_yx: of the encoder, see `encoder.Encoder`.
     """
 
     patch_zyx: Zyx
@@ -74,9 +75,12 @@ class MaskedAutoencoder(nn.Module):
     channels: int = 1
     rotary: bool = False
     compute: Compute = Compute()
+    plane_yx: tuple[int, int] | None = None
 
     def setup(self):
-        self.encoder = Encoder(self.patch_zyx, *self.encoder_size, self.rotary, self.compute)
+        self.encoder = Encoder(
+            self.patch_zyx, *self.encoder_size, self.rotary, self.compute, self.plane_yx
+        )
         values = math.prod(self.patch_zyx) * self.channels
         self.decoder = Decoder(values, *self.decoder_size, self.rotary, self.compute)
 

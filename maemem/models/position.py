@@ -1,5 +1,7 @@
 """Where a token is: 3-D sin-cos embeddings, and rotations of queries and keys."""
 
+from collections.abc import Sequence
+
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -10,24 +12,25 @@ from maemem.geometry import Zyx
 _ROTARY_BASE = 100.0
 
 
-def _places(grid_zyx: Zyx) -> np.ndarray:
-    """The z, y and x of every token, in tokens, in token order: `[3 n]`."""
-    return np.stack(np.meshgrid(*map(np.arange, grid_zyx), indexing="ij")).reshape(3, -1)
+def _places(grid: Sequence[int]) -> np.ndarray:
+    """Where every token is along each axis, in tokens, in token order: `[axes n]`."""
+    return np.stack(np.meshgrid(*map(np.arange, grid), indexing="ij")).reshape(len(grid), -1)
 
 
-def sincos_embedding(grid_zyx: Zyx, width: int) -> np.ndarray:
+def sincos_embedding(grid: Sequence[int], width: int) -> np.ndarray:
     """Fixed sin-cos position embedding (Vaswani et al. 2017), an equal share of the width an axis.
 
     Args:
-      grid_zyx: how many tokens there are along z, y and x.
-      width: the tokens' width; what three equal even shares leave over (512 = 3 × 170 + 2) is 0.
+      grid: how many tokens there are along each axis, such as z, y and x.
+      width: the tokens' width; what equal even shares leave over (512 = 3 × 170 + 2) is 0.
 
     Returns:
-      float32 `[n width]`, in token order; the shares run z, y, x, each its sines, then its cosines.
+      float32 `[n width]`, in token order; the shares run as the axes do, each its sines, then its
+      cosines.
     """
-    waves = width // 6
+    waves = width // (2 * len(grid))
     frequencies = 1.0 / 10_000 ** (np.arange(waves) / waves)
-    angles = _places(grid_zyx)[:, :, None] * frequencies
+    angles = _places(grid)[:, :, None] * frequencies
     shares = np.concatenate([np.sin(angles), np.cos(angles)], axis=-1)
     embedding = np.concatenate(list(shares), axis=-1)
     return np.pad(embedding, ((0, 0), (0, width - embedding.shape[1]))).astype(np.float32)

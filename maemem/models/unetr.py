@@ -64,6 +64,7 @@ class Unetr(nn.Module):
       outputs: how many logits a voxel has.
       rotary: as the encoder was pre-trained.
       compute: see `layers.Compute`.
+      plane_yx: as the encoder was pre-trained, see `encoder.Encoder`.
     """
 
     patch_zyx: Zyx
@@ -72,6 +73,7 @@ class Unetr(nn.Module):
     outputs: int
     rotary: bool = False
     compute: Compute = Compute()
+    plane_yx: tuple[int, int] | None = None
 
     @nn.compact
     def __call__(self, image: Float[Array, "b z y x c"]) -> Float32[Array, "b z y x outputs"]:
@@ -90,9 +92,8 @@ class Unetr(nn.Module):
         channels, strides = tuple(self.channels), strides_of(self.patch_zyx, self.channels)
         levels = len(channels)
         grid = token_grid(image.shape[1:4], self.patch_zyx)
-        encoder = Encoder(
-            self.patch_zyx, *self.encoder_size, self.rotary, self.compute, name="encoder"
-        )
+        size, options = self.encoder_size, (self.rotary, self.compute, self.plane_yx)
+        encoder = Encoder(self.patch_zyx, *size, *options, name="encoder")
         states = [state.reshape(len(image), *grid, -1) for state in encoder(image)]
         stem = ConvolutionBlock(max(1, channels[0] // 2), self.compute, name="stem_0")(image)
         stem = ConvolutionBlock(channels[0], self.compute, name="stem_1")(stem)

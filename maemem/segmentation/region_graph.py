@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 import heapq
+import itertools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeAlias
 
@@ -21,8 +23,6 @@ _UNITS = 1 << 24
 _BINS = 256
 _QUANTILES = {"median": 50, "quantile85": 85}
 SCORES = ("mean", *_QUANTILES)
-_Scores: TypeAlias = np.ndarray | np.floating
-_SCORED_AT_ONCE = 1 << 12  # Boundaries, so that little is held beside their histograms.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,8 +116,7 @@ def merge(
       an iterator over one table for each threshold, of the object `[fragment]`, one of its
       fragments; 0 stays 0.
     """
-    of_boundary = _mean if score == "mean" else _quantile(_QUANTILES[score])
-    merging = _Merging(graph, count, of_boundary, min(thresholds, default=0.0))
+    merging = _Merging(graph, count, _mean if score == "mean" else _quantile(_QUANTILES[score]))
     for threshold in thresholds:
         merging.run(threshold)
         yield merging.objects()
@@ -130,13 +129,7 @@ class _Merging:
     score of both together is never above that of the better one.
     """
 
-    def __init__(
-        self,
-        graph: RegionGraph,
-        count: int,
-        score: Callable[[np.ndarray], _Scores],
-        lowest: float,
-    ):
+    def __init__(self, graph: RegionGraph, count: int, score: _Score):
         self._score = score
         self._statistics = graph.statistics
         self._sums: dict[int, np.ndarray] = {}  # of edges that others have become one with
@@ -145,30 +138,38 @@ class _Merging:
         self._edges: list[dict[int, int]] = [{} for _ in range(count + 1)]  # by neighbour
         for edge, (u, v) in enumerate(self._ends):
             self._edges[u][v] = self._edges[v][u] = edge
-        self._costs: list[float] = []
-        for start in range(0, len(self._ends), _SCORED_AT_ONCE):
-            scores = score(graph.statistics[start : start + _SCORED_AT_ONCE])
-            self._costs.extend(np.negative(scores).tolist())
-        # What is never above a threshold is never merged, nor kept of two that become one.
-        costs = enumerate(self._costs)
-        self._queue = [(cost, edge) for edge, cost in costs if cost < -lowest]
-        heapq.heapify(self._queue)
+        costs = _in_parts(score, graph.statistics)
+        self._costs = costs.tolist()
+        # Edges in the order of their first costs; those that were scored anew are few.
+        order = np.argsort(costs, kind="stable")
+        edges = zip(costs[order].tolist(), order.tolist(), strict=True)
+        self._sorted = itertools.chain(edges, [(math.inf, -1)])
+        self._first = next(self._sorted)
+        self._again: list[tuple[float, int]] = []
         self._stale = bytearray(len(self._ends))
         self._gone = bytearray(len(self._ends))
 
     def run(self, threshold: float) -> None:
         """Merges what scores above a threshold."""
-        queue = self._queue
-        while queue and queue[0][0] < -threshold:
-            _, edge = heapq.heappop(queue)
+        while (edge := self._pop(-threshold)) is not None:
             if self._gone[edge]:
                 continue
             if self._stale[edge]:
                 self._stale[edge] = 0
-                self._costs[edge] = -float(self._score(self._sums[edge]))
-                heapq.heappush(queue, (self._costs[edge], edge))
+                cost = self._costs[edge] = -float(self._score(self._sums[edge]))
+                heapq.heappush(self._again, (cost, edge))
                 continue
             self._merge(*map(self._root, self._ends[edge]))
+
+    def _pop(self, limit: float) -> int | None:
+        """The edge that costs least, if that is below the limit; of equal ones the first."""
+        first, again = self._first, self._again
+        if again and again[0] < first:
+            return heapq.heappop(again)[1] if again[0][0] < limit else None
+        if first[0] < limit:
+            self._first = next(self._sorted)
+            return first[1]
+        return None
 
     def objects(self) -> np.ndarray:
         """The region of each fragment."""
@@ -201,11 +202,16 @@ class _Merging:
         theirs.clear()
 
     def _unite(self, a: int, b: int) -> int:
-        kept, dropped = sorted((a, b), key=lambda edge: (self._costs[edge], edge))
-        parts = [self._sums.pop(edge, self._statistics[edge]) for edge in (kept, dropped)]
-        self._sums[kept] = parts[0] + parts[1]
-        self._stale[kept] = self._gone[dropped] = 1
-        return kept
+        costs, sums, statistics = self._costs, self._sums, self._statistics
+        if costs[b] < costs[a] or (costs[a] == costs[b] and b < a):
+            a, b = b, a
+        dropped = sums.pop(b) if b in sums else statistics[b]
+        if a in sums:
+            sums[a] += dropped
+        else:
+            sums[a] = statistics[a] + dropped
+        self._stale[a] = self._gone[b] = 1
+        return a
 
 
 @dataclasses.dataclass(frozen=True)
@@ -245,16 +251,24 @@ def _unique(pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return sorted_[new], places
 
 
-def _mean(statistics: np.ndarray) -> _Scores:
-    """The score of each row `[... 2]`, or of one."""
+# From statistics `[... numbers]` to scores `[...]`.
+_Score: TypeAlias = Callable[[np.ndarray], np.ndarray | np.floating]
+
+
+def _mean(statistics: np.ndarray) -> np.ndarray | np.floating:
     return statistics[..., 1] / (statistics[..., 0] * _UNITS)
 
 
-def _quantile(percent: int) -> Callable[[np.ndarray], _Scores]:
-    def score(histograms: np.ndarray) -> _Scores:
-        """Of each row `[... bins]`, or of one."""
+def _quantile(percent: int) -> _Score:
+    def score(histograms: np.ndarray) -> np.ndarray | np.floating:
         counts = np.cumsum(histograms, axis=-1)
         places = percent * counts[..., -1:] // 100 + 1
         return ((counts < places).sum(-1) + 0.5) / _BINS
 
     return score
+
+
+def _in_parts(score: _Score, statistics: np.ndarray) -> np.ndarray:
+    """The costs of edges; what all of them at once would take is several times the statistics."""
+    parts = [score(statistics[i : i + 4096]) for i in range(0, len(statistics), 4096)]
+    return -np.concatenate([np.zeros(0), *parts])

@@ -7,29 +7,26 @@ from __future__ import annotations
 
 import logging
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import PyTree
 
 from maemem import pictures
-from maemem.build.networks import ENCODER_FIELDS, segmentation
+from maemem.build.encoders import start_encoder
+from maemem.build.networks import segmentation
 from maemem.build.trainings import EVAL_SEED, check_batches, read_batches, training
 from maemem.build.volumes import Mix, check_sets, open_labelled_mix
 from maemem.checks import check_segmentation
-from maemem.config import WORKDIR, Config
+from maemem.config import Config
 from maemem.data.pipeline import Crops, Labels, labelled_reader
 from maemem.objectives.segmentation import Segmentation
 from maemem.segmentation.decoders import check_grid
-from maemem.training.checkpoint import read_parameters
-from maemem.training.fit import Evaluate, fit
+from maemem.training.fit import Evaluate, Training, fit
 from maemem.training.mesh import local_rows, place, replicated
 from maemem.training.metrics import MetricWriter, read_metrics
 from maemem.training.step import TrainState
-from maemem.training.transfer import transfer_encoder
-from maemem.workdir import check_network
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +46,28 @@ def run(config: Config, workdir: pathlib.Path) -> None:
       FileNotFoundError: if there is no pre-trained encoder where the config says.
       training.loop.NonFiniteLoss: if the loss diverges.
     """
+    objective, run, read = prepare(config, workdir)
+    validation, held_out = open_labelled_mix(config, "validation", workdir)
+    fit(
+        objective,
+        run,
+        read_batches(config, config.finetune, read),
+        lambda mesh, writer: _make_evaluate(
+            config, objective, validation, held_out, mesh, writer, run.folder
+        ),
+        lambda params: start_encoder(params, config, config.finetune.encoder, workdir),
+    )
+    log.info("held-out prediction: %s", run.folder / "prediction.png")
+
+
+def prepare(
+    config: Config, workdir: pathlib.Path
+) -> tuple[Segmentation, Training, Callable[[range], Crops]]:
+    """Checks and opens all that the stage reads but the encoder: what is learnt, how, from what.
+
+    Raises:
+      ValueError: as `run`.
+    """
     check_segmentation(config)
     settings, crop = config.finetune, config.data.crop_zyx
     run = training(
@@ -62,35 +81,12 @@ def run(config: Config, workdir: pathlib.Path) -> None:
     check_sets(config, workdir)
     check_grid(config.segment.method, config.segment.grid.to_dict())
     train, labels = open_labelled_mix(config, "train", workdir)
-    validation, held_out = open_labelled_mix(config, "validation", workdir)
     objective = segmentation(config, train.volumes[0].voxel_size_nm)
     jax.eval_shape(lambda key: objective.init(key, crop), jax.random.key(0))
     read = labelled_reader(
         train.volumes, labels, train.weights, crop, config.seed, settings.min_foreground
     )
-    fit(
-        objective,
-        run,
-        read_batches(config, settings, read),
-        lambda mesh, writer: _make_evaluate(
-            config, objective, validation, held_out, mesh, writer, run.folder
-        ),
-        lambda params: _start(params, config, workdir),
-    )
-    log.info("held-out prediction: %s", run.folder / "prediction.png")
-
-
-def _start(params: PyTree, config: Config, workdir: pathlib.Path) -> PyTree:
-    """The first parameters: those of the seed, but for a pre-trained encoder."""
-    encoder = config.finetune.encoder
-    if not encoder:
-        log.info("the encoder starts from scratch")
-        return params
-    source, path = read_parameters(
-        pathlib.Path(encoder.replace(WORKDIR, str(workdir))).expanduser(), "pretrain"
-    )
-    check_network(config, path, ENCODER_FIELDS)
-    return transfer_encoder(params, source, str(path))
+    return objective, run, read
 
 
 def _make_evaluate(

@@ -10,8 +10,7 @@ import functools
 import hashlib
 import logging
 import pathlib
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Sequence
 
 import jax
 import numpy as np
@@ -56,23 +55,55 @@ def run(config: Config, workdir: pathlib.Path) -> None:
     workdir = workdir.absolute()  # Workers may start elsewhere.
     path = pathlib.Path(config.predict.network.replace(WORKDIR, str(workdir)))
     path = path.expanduser().absolute()
-    _parameters.cache_clear()  # Fine-tuning may have gone on since.
-    params, checkpoint = _parameters(path)
+    network_parameters.cache_clear()  # Fine-tuning may have gone on since.
+    _, checkpoint = network_parameters(path)
     check_network(config, checkpoint, segmenter_fields(config))
-    digest = _digest(params)
-    identity = {
-        "network": digest,
-        "objective": config.objective.to_dict(),
-        "views": config.predict.views,
-    }
     with open_workers(config.runtime.workers) as workers:
         for name, volume, entry in ((s, *item) for s in SETS for item in config.data[s].items()):
             raw = open_raw(config, entry, workdir)
-            network = Network(config, workdir, path, digest, raw.voxel_size_nm)
+            network = open_network(config, workdir, path, raw.voxel_size_nm)
             output = workdir / "predict" / name / f"{volume}.zarr"
             log.info("predicting %s [%s] with %s", raw.source, entry.region, checkpoint)
-            _predict(network, raw, entry.region, output, identity, workers)
-    _parameters.cache_clear()
+            write_prediction(network, raw, entry.region, output, workers)
+    network_parameters.cache_clear()
+
+
+def open_network(
+    config: Config, cache: pathlib.Path | None, path: pathlib.Path, voxel_size_nm: VoxelSize
+) -> Network:
+    """The fine-tuned network at a path, as `read_parameters` takes it.
+
+    Args:
+      config: of the network.
+      cache: the workdir that keeps what is compiled; None: as JAX is set up.
+      path: in full.
+      voxel_size_nm: of the volumes to predict, z y x.
+
+    Raises:
+      ValueError: if it cannot be read, or is not what the config describes.
+      FileNotFoundError: if there is none.
+    """
+    params, checkpoint = network_parameters(path)
+    network = Network(config, cache, path, _digest(params), voxel_size_nm)
+    init = functools.partial(network.objective.init, crop_zyx=config.predict.window_zyx)
+    wanted = jax.eval_shape(init, jax.random.key(0))
+    if jax.tree.map(np.shape, params) != jax.tree.map(np.shape, wanted):
+        raise ValueError(
+            f"the network {checkpoint} is another one than the config describes, which is a "
+            f"fine-tuned one; give model and objective as it was fine-tuned with"
+        )
+    return network
+
+
+def predictor(objective: Segmentation, views: Sequence[View], params: PyTree) -> Predict:
+    """Raw crops to probabilities, the mean over views, on all devices."""
+    mesh = make_mesh()
+    apply = jax.jit(
+        objective.predict,
+        in_shardings=(replicated(mesh), batch_sharding(mesh)),
+        out_shardings=batch_sharding(mesh),
+    )
+    return average_over_views(lambda crops: apply(params, crops), objective.target.undo, views)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +114,7 @@ class Network:
     """
 
     config: Config
-    workdir: pathlib.Path
+    cache: pathlib.Path | None  # the workdir that keeps what is compiled
     path: pathlib.Path  # as `read_parameters` takes it
     digest: str  # of the parameters that are expected there
     voxel_size_nm: VoxelSize
@@ -103,44 +134,36 @@ class Network:
 
     @functools.cached_property
     def _apply(self) -> Predict:
-        cache_compilations(self.workdir)
-        (params, checkpoint), mesh = _parameters(self.path), make_mesh()
+        if self.cache is not None:
+            cache_compilations(self.cache)
+        params, checkpoint = network_parameters(self.path)
         if _digest(params) != self.digest:
             raise ValueError(
                 f"the network {checkpoint} is another one than when the prediction began; let "
                 f"fine-tuning finish first"
             )
-        apply = jax.jit(
-            self.objective.predict,
-            in_shardings=(replicated(mesh), batch_sharding(mesh)),
-            out_shardings=batch_sharding(mesh),
-        )
-        undo = self.objective.target.undo
-        return average_over_views(lambda crops: apply(params, crops), undo, self.views)
+        return predictor(self.objective, self.views, params)
 
     def __reduce__(self):
         # Not what is built, which belongs to this process.
         config = self.config.copy_and_resolve_references()
-        return Network, (config, self.workdir, self.path, self.digest, self.voxel_size_nm)
+        return Network, (config, self.cache, self.path, self.digest, self.voxel_size_nm)
 
 
-def _predict(
-    network: Network,
-    volume: Volume,
-    region: str,
-    output: pathlib.Path,
-    identity: Mapping[str, Any],
-    workers: Map,
+def write_prediction(
+    network: Network, volume: Volume, region: str, output: pathlib.Path, workers: Map = map
 ) -> None:
+    """Writes what a network says of a region of a volume, unless that is done.
+
+    Raises:
+      ValueError, FileExistsError: as `predict_volume`.
+    """
     settings, target = network.config.predict, network.objective.target
-    init = functools.partial(network.objective.init, crop_zyx=settings.window_zyx)
-    wanted = jax.eval_shape(init, jax.random.key(0))
-    params, _ = _parameters(network.path)
-    if jax.tree.map(np.shape, params) != jax.tree.map(np.shape, wanted):
-        raise ValueError(
-            "the fine-tuned network is another one than the config describes; give model and "
-            "objective as it was fine-tuned with"
-        )
+    identity = {
+        "network": network.digest,
+        "objective": network.config.objective.to_dict(),
+        "views": settings.views,
+    }
     predict_volume(
         network,
         volume,
@@ -159,7 +182,7 @@ def _predict(
 
 
 @functools.lru_cache(maxsize=1)
-def _parameters(path: pathlib.Path) -> tuple[PyTree, pathlib.Path]:
+def network_parameters(path: pathlib.Path) -> tuple[PyTree, pathlib.Path]:
     """The parameters of a network, on all devices of this process, and their checkpoint."""
     params, checkpoint = read_parameters(path, "finetune")
     return jax.device_put(params, replicated(make_mesh())), checkpoint

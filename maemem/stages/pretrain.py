@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import logging
 import pathlib
+from collections.abc import Callable
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
 from maemem import pictures
+from maemem.build.encoders import start_encoder
 from maemem.build.networks import reconstruction
 from maemem.build.trainings import EVAL_SEED, check_batches, read_batches, training
 from maemem.build.volumes import Mix, check_sets, open_mix
@@ -20,7 +22,7 @@ from maemem.checks import check_pretraining
 from maemem.config import Config
 from maemem.data.pipeline import crop_reader
 from maemem.objectives.reconstruction import Reconstruction
-from maemem.training.fit import Evaluate, fit
+from maemem.training.fit import Evaluate, Training, fit
 from maemem.training.mesh import local_rows, place, replicated
 from maemem.training.metrics import MetricWriter, read_metrics
 from maemem.training.step import TrainState, sample_keys
@@ -38,26 +40,42 @@ def run(config: Config, workdir: pathlib.Path) -> None:
       workdir: where results go.
 
     Raises:
-      ValueError: if the config is inconsistent or a volume cannot serve, before any training.
+      ValueError: if the config is inconsistent, a volume cannot serve, or the encoder to start
+        from does not fit, before any training.
+      FileNotFoundError: if there is no encoder where the config says.
       training.loop.NonFiniteLoss: if the loss diverges.
     """
-    check_pretraining(config)
-    settings, crop = config.pretrain, config.data.crop_zyx
-    run = training(config, settings, workdir / "pretrain")
-    check_batches("pretrain", settings)
-    objective = reconstruction(config)
-    jax.eval_shape(lambda key: objective.init(key, crop), jax.random.key(0))
-    check_sets(config, workdir)
-    train, validation = (open_mix(config, name, workdir) for name in ("train", "validation"))
+    objective, run, read = prepare(config, workdir)
+    validation = open_mix(config, "validation", workdir)
     fit(
         objective,
         run,
-        read_batches(config, settings, crop_reader(*train, crop, config.seed)),
+        read_batches(config, config.pretrain, read),
         lambda mesh, writer: _make_evaluate(
             config, objective, validation, mesh, writer, run.folder
         ),
+        lambda params: start_encoder(params, config, config.pretrain.encoder, workdir),
     )
     log.info("reconstruction: %s", run.folder / "reconstruction.png")
+
+
+def prepare(
+    config: Config, workdir: pathlib.Path
+) -> tuple[Reconstruction, Training, Callable[[range], np.ndarray]]:
+    """Checks all that the stage reads, and opens it: what is learnt, how, and from which crops.
+
+    Raises:
+      ValueError: as `run`.
+    """
+    check_pretraining(config)
+    crop = config.data.crop_zyx
+    run = training(config, config.pretrain, workdir / "pretrain")
+    check_batches("pretrain", config.pretrain)
+    objective = reconstruction(config)
+    jax.eval_shape(lambda key: objective.init(key, crop), jax.random.key(0))
+    check_sets(config, workdir)
+    train = open_mix(config, "train", workdir)
+    return objective, run, crop_reader(*train, crop, config.seed)
 
 
 def _make_evaluate(

@@ -248,10 +248,36 @@ def _segment(
         log.info("%s is there already, with the same thresholds; it is kept", path)
         return
     read, stored = _input(config, workdir, name, volume, method)
+    objects = write_labels(config, method, thresholds, read, stored, path, made_with, workers)
+    log.info("%s: %d objects", path, objects)
+
+
+def write_labels(
+    config: Config,
+    method: str,
+    thresholds: Thresholds,
+    read: Callable[[Box], np.ndarray],
+    stored: Stored,
+    path: pathlib.Path,
+    tuned: str = "",
+    workers: Map = map,
+) -> int:
+    """Writes the objects of a whole prediction, and returns how many there are.
+
+    Args:
+      config: with `objective` and `segment`.
+      method: one of `methods`.
+      thresholds: of the method.
+      read: of a box, the prediction that the method decodes.
+      stored: what the network predicted; its region is segmented.
+      path: the label volume to write.
+      tuned: the fingerprint of the thresholds, kept with the labels.
+      workers: who does the blocks.
+    """
     settings = _settings(config, method)
     smallest = settings.pop("smallest")
     cut, merging = cutter(_decoder(config, method), thresholds, **settings)
-    objects = segment_volume(
+    return segment_volume(
         read,
         cut,
         path,
@@ -260,12 +286,11 @@ def _segment(
         block_zyx=config.segment.block_zyx,
         halo_zyx=config.segment.halo_zyx,
         smallest=smallest,
-        attributes={"method": method, "thresholds": thresholds, "tuned": made_with},
+        attributes={"method": method, "thresholds": thresholds, "tuned": tuned},
         identity={"prediction": stored.attributes, "settings": settings},
         merging=merging,
         workers=workers,
     )
-    log.info("%s: %d objects", path, objects)
 
 
 def check_fingerprint(path: pathlib.Path, tuned: str) -> None:

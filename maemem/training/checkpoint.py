@@ -13,6 +13,7 @@ from jax.experimental import multihost_utils
 from jaxtyping import PyTree
 
 from maemem.training.mesh import lost_others
+from maemem.training.model_folder import WEIGHTS, is_model, read_weights
 
 log = logging.getLogger(__name__)
 State = TypeVar("State")
@@ -24,16 +25,19 @@ def read_parameters(path: pathlib.Path, stage: str) -> tuple[PyTree, pathlib.Pat
     Of a run that kept an average of its parameters, it is the average.
 
     Args:
-      path: a workdir, a folder of checkpoints, or one checkpoint `…/checkpoints/STEP`.
+      path: a workdir, a folder of checkpoints, one checkpoint `…/checkpoints/STEP`, or a model
+        folder.
       stage: the stage of a workdir whose checkpoints are meant.
 
     Returns:
-      The parameters, and the folder of the checkpoint that they are from.
+      The parameters, and the folder of the checkpoint, or the file, that they are from.
 
     Raises:
       FileNotFoundError: if there is no checkpoint.
       ValueError: if it cannot be read.
     """
+    if is_model(path):
+        return read_weights(path), path / WEIGHTS
     folders = (path / stage / "checkpoints", path / "checkpoints", path)
     checkpoint = next((found for folder in folders if (found := _newest(folder))), None)
     if checkpoint is None:

@@ -101,7 +101,8 @@ def layer_scales(params: PyTree, decay: float) -> PyTree:
     """The factor of the learning rate of every parameter, of a shape that broadcasts over it.
 
     Of an encoder of n blocks, block i (from 0) has decay ** (n - i), the patch embedding
-    decay ** (n + 1), the last norm 1; as has everything outside of the encoder.
+    and what goes with it decay ** (n + 1), the last norm 1; as has everything outside of the
+    encoder.
     """
     leaves = jax.tree_util.tree_leaves_with_path(params)
     blocks = max((int(_blocks(path, leaf).max(initial=-1)) for path, leaf in leaves)) + 1
@@ -109,7 +110,7 @@ def layer_scales(params: PyTree, decay: float) -> PyTree:
     def scale(path, leaf):
         if _names(path)[0] != "encoder":
             return 1.0
-        if "patch_embedding" in _names(path):
+        if _names(path)[1] in ("patch_embedding", "plane"):
             return decay ** (blocks + 1)
         places = _blocks(path, leaf)
         factors = np.float32(decay) ** (blocks - places)

@@ -53,8 +53,8 @@ def transfer_encoder(params: PyTree, source: PyTree, origin: str) -> PyTree:
     ]
     if differing:
         raise ValueError(
-            f"the encoder of {origin} has other shapes; give model.encoder and model.patch_zyx as "
-            f"it was pre-trained with:\n  " + "\n  ".join(differing[:_SHOWN])
+            f"the encoder of {origin} has other shapes; give model.encoder, model.patch_zyx and "
+            f"model.plane_yx as it was pre-trained with:\n  " + "\n  ".join(differing[:_SHOWN])
         )
     log.info("from %s: %d parameters of the encoder matched, none missing", origin, len(matched))
     log.info("new: %s", _some(sorted({"/".join(name.split("/")[:1]) for name in new})))

@@ -13,15 +13,6 @@ from maemem.stages import evaluate, finetune, predict, segment
 from maemem.training.checkpoint import read_parameters
 from tests import runs
 
-ALL = "('pretrain','finetune','predict','segment','evaluate','report')"
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    """A run of all stages, and what it printed."""
-    workdir = tmp_path_factory.mktemp("whole run")
-    return workdir, runs.run(workdir, stages=ALL)
-
 
 @pytest.fixture
 def workdir(whole, tmp_path):

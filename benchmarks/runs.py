@@ -1,0 +1,39 @@
+"""Runs of one config that differ in some fields, each in a workdir of its own."""
+
+from __future__ import annotations
+
+import pathlib
+import subprocess
+import sys
+from collections.abc import Mapping
+
+from absl import app, flags
+
+CONFIG = flags.DEFINE_string("config", None, "The config of all runs.", required=True)
+WORKDIR = flags.DEFINE_string("workdir", None, "The folder of all runs.", required=True)
+_SET = flags.DEFINE_multi_string("set", [], "FIELD=VALUE of the config, for all runs.")
+
+
+def settings(given: list[str]) -> dict[str, str]:
+    """The fields that `--set` names, and their values."""
+    for setting in given:
+        if "=" not in setting:
+            raise app.UsageError(f"--set={setting} has no value; write --set=FIELD=VALUE")
+    return dict(setting.split("=", 1) for setting in given)
+
+
+def run(name: str, fields: Mapping[str, object]) -> pathlib.Path:
+    """Runs the config to its end, or on from where it was stopped, and returns the run's workdir.
+
+    Args:
+      name: of the folder in WORKDIR.
+      fields: what this run changes in the config; `--set` changes others.
+    """
+    folder = pathlib.Path(WORKDIR.value or "") / name
+    command = [sys.executable, "-m", "maemem.main", f"--config={CONFIG.value}"]
+    command += [f"--workdir={folder}"]
+    changed = {**settings(_SET.value), **fields}
+    command += [f"--config.{field}={value}" for field, value in changed.items()]
+    print(f"{name}: {' '.join(command[1:])}", flush=True)
+    subprocess.run(command, check=True)
+    return folder

@@ -1,0 +1,125 @@
+"""Exports a trained network as one folder with a card, to be handed on.
+
+    python -m maemem.export_model WORKDIR FOLDER --licence=CC-BY-4.0 --data='FIB-25 (CC BY), …'
+
+FOLDER has README.md (the card), config.json, weights.safetensors, tuned.json and scores.json where
+there are such, and SHA256SUMS. `maemem.load`, `--config.predict.network` and
+`--config.finetune.encoder` take it, and refuse it where a file was changed.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import pathlib
+import sys
+from typing import Any
+
+from absl import app, flags
+
+from maemem import __version__
+from maemem.logs import log_to_terminal
+
+log = logging.getLogger("maemem")
+
+STAGES = ("finetune", "pretrain")
+
+
+def export_model(
+    workdir: pathlib.Path,
+    folder: pathlib.Path,
+    *,
+    licence: str,
+    data: str,
+    citation: str = "",
+    stage: str = "",
+) -> None:
+    """Writes a model folder.
+
+    Args:
+      workdir: of a run that has trained.
+      folder: to write; it must not exist.
+      licence: of the weights, as a name that readers know.
+      data: what it was trained on, with the licence and the citation of that.
+      citation: what to cite for the model.
+      stage: whose network, `finetune` or `pretrain`; empty: the first of them that has one.
+
+    Raises:
+      FileNotFoundError: if there is no trained network.
+      FileExistsError: if there is something at the folder.
+      ValueError: if licence or data are empty, or the workdir cannot be read.
+    """
+    # Imported late: a misspelt flag should not have to wait for JAX.
+    from maemem.predictor import trained_voxel_size
+    from maemem.reporting.card import Card, write_card
+    from maemem.training.checkpoint import read_parameters
+    from maemem.training.model_folder import write_model
+    from maemem.workdir import read_config, read_record
+
+    if not licence.strip() or not data.strip():
+        raise ValueError("licence or data is empty; who is handed a model has to know both")
+    record, config = read_record(workdir), read_config(workdir)
+    stage = stage or next((s for s in STAGES if (workdir / s / "checkpoints").exists()), STAGES[0])
+    params, checkpoint = read_parameters(workdir, stage)
+    size = trained_voxel_size(config, workdir)
+    texts = {"config.json": {**record, "stage": stage, "voxel_size_nm": size}}
+    if stage == "finetune":
+        texts |= _results(workdir)
+    tuned = texts.get("tuned.json", {}).get("thresholds")
+    card = Card(
+        name=folder.name,
+        stage=stage,
+        licence=licence,
+        data=data,
+        citation=citation,
+        voxel_size_nm=size,
+        config=config.to_dict(),
+        scores=texts.get("scores.json"),
+        thresholds=tuned,
+        version=__version__,
+    )
+    written = {name: json.dumps(value, indent=1) + "\n" for name, value in texts.items()}
+    write_model(folder, params, {**written, "README.md": write_card(card)})
+    log.info("wrote %s, the network of %s", folder, checkpoint)
+
+
+def _results(workdir: pathlib.Path) -> dict[str, Any]:
+    """The thresholds and the scores, where there are such."""
+    files = (workdir / "segment" / "tuned.json", workdir / "evaluate" / "scores.json")
+    return {file.name: json.loads(file.read_text()) for file in files if file.exists()}
+
+
+def define_flags() -> None:
+    """Only the command has these: whoever imports this module has flags of their own."""
+    flags.DEFINE_string("licence", None, "Of the weights, such as CC-BY-4.0.", required=True)
+    flags.DEFINE_string(
+        "data", None, "What it was trained on, with its licence and citation.", required=True
+    )
+    flags.DEFINE_string("citation", "", "What to cite for the model.")
+    flags.DEFINE_enum("stage", "", ["", *STAGES], "Whose network; by default the fine-tuned one.")
+
+
+def main(argv: list[str]) -> None:
+    """The command: two paths, and the flags."""
+    if len(argv) != 3:
+        raise app.UsageError(f"expected WORKDIR and FOLDER, got {len(argv) - 1} paths")
+    log_to_terminal()
+    workdir, folder = (pathlib.Path(path).expanduser().absolute() for path in argv[1:])
+    given = flags.FLAGS
+    try:
+        export_model(
+            workdir,
+            folder,
+            licence=given.licence,
+            data=given.data,
+            citation=given.citation,
+            stage=given.stage,
+        )
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    define_flags()
+    app.run(main)

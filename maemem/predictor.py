@@ -1,0 +1,190 @@
+"""A fine-tuned network for use from Python: arrays in, arrays out; see `maemem.load`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import pathlib
+import tempfile
+from typing import Any
+
+import numpy as np
+import tensorstore as ts
+
+from maemem.blockwise.store import Stored, open_labels, open_prediction
+from maemem.build.networks import intensity_range
+from maemem.build.volumes import INTENSITIES, open_raw
+from maemem.config import Config
+from maemem.data.formats import VoxelSize
+from maemem.data.volumes import Volume, check_voxel_size
+from maemem.geometry import Box, format_zyx
+from maemem.reporting.page import NETWORK
+from maemem.stages.predict import (
+    SETS,
+    Network,
+    network_parameters,
+    open_network,
+    write_prediction,
+)
+from maemem.stages.segment import write_labels
+from maemem.training.model_folder import is_model
+from maemem.workdir import read_config, read_record
+
+# Voxels that differ by less are taken as those of training.
+_SAME_VOXEL_SIZE = 1.1
+
+
+@dataclasses.dataclass(frozen=True)
+class Predictor:
+    """A fine-tuned network and the thresholds that the validation set decided.
+
+    It does what the stages predict and segment do, in a temporary folder, so that an array has the
+    values that a volume has.
+
+    Attributes:
+      folder: where it is from.
+      channels: the names of what is predicted of each voxel.
+      voxel_size_nm: of the volumes that it was trained on, z y x.
+      thresholds: by which predictions become objects; None, if none were tuned.
+    """
+
+    folder: pathlib.Path
+    channels: tuple[str, ...]
+    voxel_size_nm: VoxelSize
+    thresholds: dict[str, Any] | None
+    _network: Network = dataclasses.field(repr=False)
+
+    def predict(self, volume: np.ndarray, *, voxel_size_nm: VoxelSize | None = None) -> np.ndarray:
+        """The probability of each channel in every voxel.
+
+        Args:
+          volume: `[z y x]`, raw intensities as the microscope gave them.
+          voxel_size_nm: of the volume, z y x, to have it compared with what the network knows.
+
+        Returns:
+          float32 `[c z y x]`, in [0, 1], rounded as the config's `predict.dtype` stores them. Where
+          the config bins voxels (`data.bin_zyx`), these are the coarser ones.
+
+        Raises:
+          ValueError: if the volume is not one that the network can judge, or is so large that
+            `python -m maemem.main` should do it, block by block.
+        """
+        with tempfile.TemporaryDirectory(prefix="maemem-") as scratch:
+            return self._predict(volume, voxel_size_nm, pathlib.Path(scratch)).read_probabilities()
+
+    def segment(self, volume: np.ndarray, *, voxel_size_nm: VoxelSize | None = None) -> np.ndarray:
+        """The objects in a volume.
+
+        Args:
+          volume: as `predict` takes it.
+          voxel_size_nm: likewise.
+
+        Returns:
+          uint32 `[z y x]`, objects numbered 1 to n, 0 is background.
+
+        Raises:
+          ValueError: as `predict`; or if no thresholds were tuned.
+        """
+        if self.thresholds is None:
+            raise ValueError(
+                f"{self.folder} has no tuned thresholds; run the stage segment there, with labels "
+                f"of a validation volume, or decode what `predict` gives with your own"
+            )
+        with tempfile.TemporaryDirectory(prefix="maemem-") as scratch:
+            stored = self._predict(volume, voxel_size_nm, pathlib.Path(scratch))
+            path, read = pathlib.Path(scratch, "labels.zarr"), stored.read_probabilities
+            write_labels(self._network.config, NETWORK, self.thresholds, read, stored, path)
+            return open_labels(path).read()
+
+    def _predict(
+        self, volume: np.ndarray, voxel_size_nm: VoxelSize | None, scratch: pathlib.Path
+    ) -> Stored:
+        self._check(volume, voxel_size_nm)
+        z, y, x = volume.shape
+        binning = self._network.config.data.bin_zyx
+        given = tuple(n / b for n, b in zip(self.voxel_size_nm, binning, strict=True))
+        size = check_voxel_size(voxel_size_nm or given)
+        whole = Volume(ts.array(np.asarray(volume)), size, "array", Box((0, 0, 0), (z, y, x)))
+        path = scratch / "prediction.zarr"
+        write_prediction(self._network, whole.binned(tuple(binning), "mean"), "", path)
+        return open_prediction(path)
+
+    def _check(self, volume: np.ndarray, voxel_size_nm: VoxelSize | None) -> None:
+        config = self._network.config
+        if volume.ndim != 3 or not volume.size:
+            raise ValueError(f"the volume has shape {volume.shape}; expected [z y x]")
+        expected = INTENSITIES if config.data.intensity_range else ("uint8",)
+        if volume.dtype not in expected:
+            raise ValueError(
+                f"the volume holds {volume.dtype}; expected {' or '.join(expected)}, with "
+                f"intensities as in the volumes that the network was trained on"
+            )
+        low, high = intensity_range(config)
+        if volume.max() <= low or volume.min() >= high:
+            raise ValueError(
+                f"the volume's intensities lie between {volume.min()} and {volume.max()}, and "
+                f"the network tells apart those from {low:g} to {high:g}; scale them to that"
+            )
+        if voxel_size_nm is not None:
+            self._check_voxel_size(check_voxel_size(voxel_size_nm))
+        held = 4 * len(self.channels) * volume.size / math.prod(config.data.bin_zyx)
+        if held > config.predict.memory_bytes:
+            raise ValueError(
+                f"the volume has {format_zyx(volume.shape)} voxels, and its prediction would take "
+                f"{held / 2**30:.1f} GiB of memory; let `python -m maemem.main` predict and "
+                f"segment it, which works on volumes of any size, or give a part of it"
+            )
+
+    def _check_voxel_size(self, given: VoxelSize) -> None:
+        binning = self._network.config.data.bin_zyx
+        known = [n / b for n, b in zip(self.voxel_size_nm, binning, strict=True)]
+        ratios = [max(a / b, b / a) for a, b in zip(given, known, strict=True)]
+        if max(ratios) > _SAME_VOXEL_SIZE:
+            raise ValueError(
+                f"the volume has voxels of {format_zyx(given)} nm, and the network was trained on "
+                f"{format_zyx(known)} nm; resample the volume, or fine-tune on voxels like these"
+            )
+
+
+def load(path: str | pathlib.Path) -> Predictor:
+    """Opens a fine-tuned network for use on arrays.
+
+    Args:
+      path: a workdir in which fine-tuning has run, or a model folder of `maemem.export_model`.
+
+    Returns:
+      what predicts and segments; it compiles when it is first used.
+
+    Raises:
+      FileNotFoundError: if there is no fine-tuned network.
+      ValueError: if it cannot be read, or a file of a model folder was changed.
+    """
+    folder = pathlib.Path(path).expanduser().absolute()
+    config = read_config(folder)
+    if is_model(folder) and read_record(folder).get("stage") == "pretrain":
+        raise ValueError(
+            f"the model {folder} is pre-trained only, and segments nothing; fine-tuning starts "
+            f"from it with --config.finetune.encoder={folder}"
+        )
+    size = trained_voxel_size(config, folder)
+    network_parameters.cache_clear()  # Fine-tuning may have gone on since.
+    network = open_network(config, None, folder, size)
+    tuned = folder / ("tuned.json" if is_model(folder) else "segment/tuned.json")
+    thresholds = json.loads(tuned.read_text())["thresholds"] if tuned.exists() else {}
+    channels = network.objective.target.channels
+    return Predictor(folder, tuple(channels), size, thresholds.get(NETWORK), network)
+
+
+def trained_voxel_size(config: Config, folder: pathlib.Path) -> VoxelSize:
+    """The size of the voxels that a network was trained on, after binning: z y x, in nm.
+
+    Raises:
+      FileNotFoundError: if nothing tells: neither a record nor a prediction nor the data.
+    """
+    if is_model(folder):
+        return check_voxel_size(tuple(read_record(folder)["voxel_size_nm"]))
+    for name in SETS:
+        for prediction in sorted((folder / "predict" / name).glob("*.zarr")):
+            return open_prediction(prediction).voxel_size_nm
+    return open_raw(config, next(iter(config.data.train.values())), folder).voxel_size_nm

@@ -1,0 +1,119 @@
+"""The card of a model folder: what the model is, what it has seen, how good it is, its licence."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from maemem.config import WORKDIR
+from maemem.geometry import format_zyx
+
+
+@dataclasses.dataclass(frozen=True)
+class Card:
+    """What a card says.
+
+    Attributes:
+      name: of the model.
+      stage: `pretrain` or `finetune`, which it is from.
+      licence: of the weights.
+      data: what it was trained on, in the words of who exports it.
+      citation: what to cite; may be empty.
+      voxel_size_nm: of the training volumes, after binning, z y x.
+      config: all fields, by section.
+      scores: as the stage evaluate leaves them; None: there are none.
+      thresholds: of the stage segment, by method; None: there are none.
+      version: of maemem.
+    """
+
+    name: str
+    stage: str
+    licence: str
+    data: str
+    citation: str
+    voxel_size_nm: Sequence[float]
+    config: Mapping[str, Any]
+    scores: Mapping[str, Any] | None
+    thresholds: Mapping[str, Any] | None
+    version: str
+
+
+def write_card(card: Card) -> str:
+    """The card as Markdown."""
+    fine_tuned = card.stage == "finetune"
+    what = "segments" if fine_tuned else "has learnt to see, without labels,"
+    parts = [
+        f"# {card.name}\n\nA network of maemem {card.version} that {what} volume electron "
+        f"microscopy.",
+        f"## How to load it\n\n{_segmenting(card) if fine_tuned else _encoder()}",
+        f"## What it was trained on\n\n{card.data}\n\n{_volumes(card)}",
+        f"## What it is\n\n{_network(card)}",
+    ]
+    if fine_tuned:
+        parts.append(f"## Scores\n\n{_scores(card)}")
+    parts.append(f"## Licence\n\n{card.licence}")
+    if card.citation:
+        parts.append(f"## Citation\n\n{card.citation}")
+    return "\n\n".join(parts) + "\n"
+
+
+def _segmenting(card: Card) -> str:
+    size = "x".join(f"{nm:g}" for nm in card.voxel_size_nm)
+    return (
+        '```python\nimport maemem\n\nmodel = maemem.load("FOLDER")\n'
+        "labels = model.segment(volume)  # raw intensities [z y x] to objects [z y x]\n```\n\n"
+        f"Volumes should have voxels of about {size} nm (z, y, x). Larger ones than memory: "
+        "`--config.predict.network=FOLDER`, with `python -m maemem.main`. To go on from it: "
+        "`--config.finetune.encoder=FOLDER`."
+    )
+
+
+def _encoder() -> str:
+    return (
+        "Fine-tuning starts from it with `--config.finetune.encoder=FOLDER`, with the fields of "
+        "`model` as in `config.json`."
+    )
+
+
+def _volumes(card: Card) -> str:
+    lines = ["| volume | region | labels |", "|---|---|---|"]
+    for name, entry in card.config["data"]["train"].items():
+        labels = "used" if entry["labels"] and card.stage == "finetune" else "none"
+        lines.append(f"| {name} | {entry['region'] or 'all'} | {labels} |")
+    return "\n".join(lines)
+
+
+def _network(card: Card) -> str:
+    config, training = card.config, card.config[card.stage]
+    model, size = config["model"], config["model"]["encoder"]
+    started = training["encoder"].replace(WORKDIR, "pre-training in the same run")
+    rows = {
+        "crop": f"{format_zyx(config['data']['crop_zyx'])} voxels",
+        "patch": f"{format_zyx(model['patch_zyx'])} voxels",
+        "encoder": f"width {size['width']}, depth {size['depth']}, heads {size['heads']}",
+        "training": f"{training['steps']} steps of {training['batch_size']} crops",
+        "encoder started from": started or "scratch",
+    }
+    if card.stage == "finetune":
+        rows |= {"segmenter": model["segmenter"], "objective": config["objective"]["kind"]}
+    if card.thresholds:
+        rows["thresholds"] = f"`{json.dumps(card.thresholds)}`"
+    lines = [f"| {name} | {value} |" for name, value in rows.items()]
+    return "\n".join(["| | |", "|---|---|", *lines, "", "All fields are in `config.json`."])
+
+
+def _scores(card: Card) -> str:
+    if card.scores is None:
+        return "It was not scored."
+    lines: list[str] = []
+    for name, volumes in card.scores["sets"].items():
+        for volume, scores in volumes.items():
+            own = {key: value for key, value in scores.items() if key != "baselines"}
+            if not lines:
+                lines = ["| | " + " | ".join(own) + " |", "|---" * (1 + len(own)) + "|"]
+            numbers = " | ".join(f"{value:.4f}" for value in own.values())
+            lines.append(f"| {name} {volume} | {numbers} |")
+    note = "Thresholds were tuned on the validation volumes and then frozen."
+    return "\n".join([*lines, "", note]) if lines else "No volume had labels to score by."

@@ -1,0 +1,97 @@
+"""The notebooks run from top to bottom, and what is kept of them is fit to be kept."""
+
+import base64
+import os
+import pathlib
+import re
+import shlex
+import shutil
+import sys
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+from tests import runs
+
+COLAB = runs.REPOSITORY / "colab"
+NAMES = sorted(path.stem for path in COLAB.glob("*.ipynb"))
+
+FIELDS = [f"{name}={value}" for name, value in runs.TINY.items() if name != "stages"]
+MAIN = shlex.join(f"--config.{field}" for field in FIELDS)
+ARMS = shlex.join(f"--set={field}" for field in FIELDS)
+
+
+def read(name: str) -> nbformat.NotebookNode:
+    return nbformat.read(COLAB / f"{name}.ipynb", as_version=4)
+
+
+def code(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def pictures(notebook: nbformat.NotebookNode) -> list[bytes]:
+    """The PNGs that a notebook shows."""
+    shown = [o.get("data", {}) for cell in code(notebook) for o in cell.outputs]
+    return [base64.b64decode(data["image/png"]) for data in shown if "image/png" in data]
+
+
+def execute(name: str, folder: pathlib.Path, parameters: str) -> nbformat.NotebookNode:
+    """Runs a copy of a notebook that lies as in a checkout, with other parameters."""
+    for part in ("configs", "benchmarks", "maemem"):
+        (folder / part).symlink_to(runs.REPOSITORY / part)
+    (folder / "colab").mkdir()
+    notebook = read(name)
+    (cell,) = (c for c in code(notebook) if "parameters" in c.metadata.get("tags", ()))
+    cell.source += f"\n{parameters}"
+    client = NotebookClient(
+        notebook, timeout=300, resources={"metadata": {"path": str(folder / "colab")}}
+    )
+    path = f"{pathlib.Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return client.execute(env=os.environ | {"PATH": path})
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_kept_is_small_whole_and_of_no_machine(name):
+    path = COLAB / f"{name}.ipynb"
+    text = path.read_text()
+    assert path.stat().st_size < 1_000_000
+    assert not re.search(r"/(tmp|home|root|work|Users|content)/", text)
+    notebook = read(name)
+    nbformat.validate(notebook)
+    cells = code(notebook)
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    assert not [o for cell in cells for o in cell.outputs if o.output_type == "error"]
+    assert pictures(notebook)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_they_hold_no_logic_of_their_own(name):
+    sources = "\n".join(cell.source for cell in code(read(name)))
+    assert not re.search(r"^\s*(def|class|for|while|try|with|lambda)\b", sources, re.MULTILINE)
+
+
+@pytest.mark.slow
+def test_pretraining(tmp_path):
+    found = execute("pretrain", tmp_path, f"SETTINGS = {MAIN!r}")
+    reconstruction = tmp_path / "runs" / "colab_pretrain" / "pretrain" / "reconstruction.png"
+    assert reconstruction.read_bytes() in pictures(found)
+    assert len(pictures(found)) == 2
+
+
+@pytest.mark.slow
+def test_fine_tuning(tmp_path):
+    test = runs.TINY["data.test.labelled.path"]
+    found = execute("finetune", tmp_path, f"SETTINGS = {MAIN!r}; ARMS = {ARMS!r}; TEST = {test!r}")
+    assert len(pictures(found)) == 3
+    tables = [o.get("data", {}).get("text/markdown", "") for c in code(found) for o in c.outputs]
+    assert any("| test | labelled | scratch |" in table for table in tables)
+
+
+@pytest.mark.slow
+def test_a_volume_of_your_own(whole, tmp_path):
+    shutil.copytree(whole[0], tmp_path / "runs" / "colab_model")
+    found = execute("own_volume", tmp_path, f"SETTINGS = {MAIN!r}; SHAPE_ZYX = (8, 64, 64)")
+    assert len(pictures(found)) == 3
+    links = [o.get("data", {}).get("text/markdown", "") for c in code(found) for o in c.outputs]
+    assert any("(https://" in link and "9000" in link for link in links)

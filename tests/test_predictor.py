@@ -1,0 +1,175 @@
+"""Arrays in, arrays out: what a workdir and its model folder say is what the stages wrote."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import maemem
+from maemem.data.datasets import open_dataset
+from maemem.training.checkpoint import read_parameters
+from tests import runs
+
+pytestmark = pytest.mark.slow
+
+
+def export(workdir, folder, *more):
+    """Runs the command, and returns what it printed."""
+    command = [sys.executable, "-m", "maemem.export_model", str(workdir), str(folder)]
+    command += ["--licence=CC-BY-4.0", "--data=Synthetic tissue.", *more]
+    done = subprocess.run(command, cwd=runs.REPOSITORY, capture_output=True, text=True)
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def workdir(whole):
+    """A run of all stages."""
+    return whole[0]
+
+
+@pytest.fixture(scope="module")
+def folder(workdir, tmp_path_factory):
+    """Its model, exported."""
+    folder = tmp_path_factory.mktemp("exported") / "neurites"
+    status, printed = export(workdir, folder, "--citation=Nobody et al.")
+    assert status == 0, printed
+    return folder
+
+
+@pytest.fixture(scope="module")
+def raw(workdir):
+    """The test volume."""
+    path = runs.TINY["data.test.labelled.path"]
+    return open_dataset(path, cache=workdir / "cache").store.read().result()
+
+
+@pytest.fixture(scope="module")
+def model(folder):
+    """The model, loaded."""
+    return maemem.load(folder)
+
+
+@pytest.mark.parametrize("kind", ["workdir", "folder"])
+def test_arrays_have_the_values_of_volumes(kind, workdir, folder, raw):
+    model = maemem.load(workdir if kind == "workdir" else folder)
+    assert model.channels == ("z-1", "y-1", "x-1")
+    assert model.voxel_size_nm == (30, 6, 6)
+    predicted = model.predict(raw)
+    assert predicted.dtype == np.float32
+    stored = maemem.read_prediction(workdir / "predict" / "test" / "labelled.zarr")
+    np.testing.assert_array_equal(predicted, stored)
+    labels = model.segment(raw, voxel_size_nm=(30, 6, 6))
+    stored = maemem.read_labels(workdir / "segment" / "test" / "labelled.zarr")
+    assert labels.dtype == np.uint32
+    np.testing.assert_array_equal(labels, stored)
+
+
+def test_the_card_says_what_the_model_is(workdir, folder):
+    card = (folder / "README.md").read_text()
+    scores = json.loads((workdir / "evaluate" / "scores.json").read_text())
+    for said in (
+        "# neurites",
+        "CC-BY-4.0",
+        "Synthetic tissue.",
+        "Nobody et al.",
+        "maemem.load",
+        "30x6x6 nm",
+        "| encoder | width 24, depth 1, heads 2 |",
+        f"{scores['sets']['test']['labelled']['adapted_rand']:.4f}",
+    ):
+        assert said in card
+    assert {file.name for file in folder.iterdir()} == {
+        *("README.md", "config.json", "weights.safetensors", "SHA256SUMS"),
+        *("tuned.json", "scores.json"),
+    }
+
+
+def test_an_exported_encoder_starts_fine_tuning_and_segments_nothing(workdir, tmp_path):
+    encoder = tmp_path / "encoder"
+    status, printed = export(workdir, encoder, "--stage=pretrain")
+    assert status == 0, printed
+    found, _ = read_parameters(encoder, "pretrain")
+    trained, _ = read_parameters(workdir, "pretrain")
+    assert found["encoder"].keys() == trained["encoder"].keys()
+    with pytest.raises(ValueError, match="is pre-trained only"):
+        maemem.load(encoder)
+    options = {"stages": "('finetune',)", "finetune__encoder": str(encoder), "finetune__steps": 2}
+    printed = runs.run(tmp_path / "fine-tuned", **options)
+    assert f"from {encoder}/weights.safetensors: " in printed
+    other = {**options, "model__rotary": False}
+    printed = runs.run(tmp_path / "refused", status=1, **other)
+    assert "model.rotary: True there, False now" in printed
+
+
+@pytest.mark.parametrize(
+    ("volume", "size", "message"),
+    [
+        (np.ones((4, 32, 32), np.float32), None, "holds float32; expected uint8"),
+        (np.ones((32, 32), np.uint8), None, r"shape \(32, 32\); expected \[z y x\]"),
+        (np.zeros((4, 32, 32), np.uint8), None, "intensities lie between 0 and 0"),
+        (np.ones((4, 32, 32), np.uint8), (30, 8, 8), "voxels of 30.0x8.0x8.0 nm"),
+        (np.broadcast_to(np.uint8(1), (600, 600, 600)), None, r"let `python -m maemem\.main`"),
+    ],
+)
+def test_volumes_that_the_network_cannot_judge_are_refused(model, volume, size, message):
+    for judge in (model.predict, model.segment):
+        with pytest.raises(ValueError, match=message):
+            judge(volume, voxel_size_nm=size)
+
+
+def test_a_changed_model_is_refused(folder, tmp_path):
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    (copy / "tuned.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"tuned\.json is not what SHA256SUMS says"):
+        maemem.load(copy)
+
+
+def test_without_thresholds_it_predicts_and_does_not_segment(workdir, tmp_path, raw):
+    copy = shutil.copytree(workdir, tmp_path / "copy")
+    shutil.rmtree(copy / "segment")
+    model = maemem.load(copy)
+    assert model.predict(raw[:4]).shape == (3, 4, 64, 64)
+    with pytest.raises(ValueError, match="no tuned thresholds; run the stage segment"):
+        model.segment(raw)
+
+
+def test_a_record_older_than_a_field_has_its_default(workdir, tmp_path):
+    copy = shutil.copytree(workdir, tmp_path / "copy")
+    record = json.loads((copy / "config.json").read_text())
+    del record["config"]["model"]["plane_yx"]
+    (copy / "config.json").write_text(json.dumps(record))
+    assert maemem.load(copy).channels == ("z-1", "y-1", "x-1")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--licence= "], "licence or data is empty"),
+        (["--stage=finetune"], "there is no checkpoint at"),
+    ],
+)
+def test_what_cannot_be_exported_is_named(whole, tmp_path, arguments, message):
+    workdir = shutil.copytree(whole[0], tmp_path / "copy")
+    shutil.rmtree(workdir / "finetune")
+    status, printed = export(workdir, tmp_path / "model", *arguments)
+    assert status == 1
+    assert message in printed
+    assert "Traceback" not in printed
+    assert not (tmp_path / "model").exists()
+
+
+def test_the_page_about_reuse_runs_as_it_is_written(workdir, raw, tmp_path, monkeypatch):
+    page = (runs.REPOSITORY / "docs" / "reuse.md").read_text()
+    (block,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert len([line for line in block.splitlines() if line.strip()]) == 3
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "demo").symlink_to(workdir)
+    monkeypatch.chdir(tmp_path)
+    names = {"volume": raw}
+    exec(block, names)
+    stored = maemem.read_labels(workdir / "segment" / "test" / "labelled.zarr")
+    np.testing.assert_array_equal(names["labels"], stored)
