@@ -59,12 +59,13 @@ def linked_components(mask: np.ndarray) -> np.ndarray:
 def _mutual_best(before: np.ndarray, after: np.ndarray) -> dict[int, int]:
     """For ids of a section, those of the one before that overlap them most, if it is mutual."""
     both = (before > 0) & (after > 0)
-    pairs, shared = np.unique(np.stack([after[both], before[both]]), axis=1, return_counts=True)
+    packed = after[both].astype(np.uint64) << 32 | before[both]
+    pairs, shared = np.unique(packed, return_counts=True)
     forward: dict[int, int] = {}
     backward: dict[int, int] = {}
     # From the smallest overlap to the largest, so that the largest stays.
-    for index in np.argsort(shared, kind="stable"):
-        a, b = (int(i) for i in pairs[:, index])
+    for pair in pairs[np.argsort(shared, kind="stable")].tolist():
+        a, b = pair >> 32, pair & 0xFFFFFFFF
         forward[a], backward[b] = b, a
     return {a: b for a, b in forward.items() if backward[b] == a}
 

@@ -17,7 +17,7 @@ DATA = Path(os.environ.get("MAEMEM_DATA", Path(__file__).parents[3] / "shared/da
 
 def same_objects(a: np.ndarray, b: np.ndarray) -> bool:
     """Whether two volumes show the same objects, whatever their ids."""
-    pairs = np.unique(np.stack([a.ravel(), b.ravel()]), axis=1).shape[1]
+    pairs = len(np.unique(a.astype(np.uint64) << 32 | b))
     return pairs == len(np.unique(a)) == len(np.unique(b)) and np.array_equal(a > 0, b > 0)
 
 
@@ -25,7 +25,7 @@ def test_the_published_mitochondria_of_the_vnc_are_those_of_its_mask():
     path = DATA / "vnc/train-mitochondria.tif"
     if not path.exists():
         pytest.skip(f"{path} is not there; set MAEMEM_DATA to the folder that holds vnc")
-    truth = tifffile.imread(path)
+    truth = tifffile.imread(path)[:8]  # Links lead from a section to the next only.
     assert same_objects(linked_components(truth > 0), truth)
     assert not same_objects(components(truth > 0), truth)
 
