@@ -128,6 +128,8 @@ def _material(
     if not place.exists():
         raise FileNotFoundError(f"there is nothing at {place}, which --from names")
     material = find_material(place, product, alone=len(dataset.downloads) == 1)
+    if material:
+        log.info("taking %s of %s", product.path, material.path)
     if material and material.kind == "download":
         check_file(material.path, file.checksum or _recorded(folder, file.name))
         _record(file, material.path, folder)

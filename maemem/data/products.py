@@ -99,7 +99,7 @@ def find_material(given: Path, product: Product, alone: bool) -> Material | None
         return None
     if name.endswith(".zip") and _matching(given, product.inside):
         return Material(given, "unpacked")
-    for path in sorted(given.rglob(f"{Path(product.path).stem}.*")):
+    for path in sorted(given.glob(f"{Path(product.path).stem}.*")):
         if path.is_file() and is_foreign(str(path)):
             return Material(path, "volume")
     return None

@@ -20,6 +20,7 @@ from maemem.data.products import Download, Product, PublicDataset
 from maemem.data.relabel import Encoding
 from maemem.data.volumes import open_volume
 from tests.data.homes import open_home
+from tests.runs import REPOSITORY
 
 SIZE = (30.0, 6.0, 5.0)
 RANDOM = np.random.default_rng(0)
@@ -281,3 +282,15 @@ def test_every_entry_says_what_is_known_of_it():
         assert len({product.path for product in dataset.products}) == len(dataset.products)
     with pytest.raises(ValueError, match="choose from snemi3d"):
         find("nothing")
+
+
+def test_the_page_has_what_the_catalogue_has():
+    page = (REPOSITORY / "docs/datasets.md").read_text()
+    for dataset in CATALOGUE.values():
+        assert f"`{dataset.name}`" in page
+        assert ", ".join(f"{nm:g}" for nm in dataset.voxel_size_nm) in page
+        assert f"({dataset.home})" in page
+        for file in dataset.downloads:
+            address = f"<{file.url}>" + ("" if file.verified else " (not verified)")
+            checksum = f"`{file.checksum}`" if file.checksum else "not verified"
+            assert f"| {file.name} | `{dataset.name}` | {address} | {checksum} |" in page
