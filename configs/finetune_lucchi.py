@@ -19,11 +19,10 @@ from maemem.config import bcd, isotropic_augmentation, markers, segmenting, volu
 def get_config():
     """The config."""
     config = segmenting()
-    train = {"labels": "lucchi/train-labels.zarr"}
-    config.data.train.lucchi = volume("lucchi/train-input.zarr", region="0:132, :, :", **train)
-    config.data.validation.lucchi = volume(
-        "lucchi/train-input.zarr", region="132:165, :, :", **train
-    )
+    for name, region in (("train", "0:132, :, :"), ("validation", "132:165, :, :")):
+        config.data[name].lucchi = volume(
+            "lucchi/train-input.zarr", labels="lucchi/train-labels.zarr", region=region
+        )
     config.data.test.lucchi = volume("lucchi/test-input.zarr", labels="lucchi/test-labels.zarr")
     config.data.crop_zyx = (48, 48, 48)
     config.model.patch_zyx = (8, 8, 8)

@@ -12,6 +12,7 @@ unpacked, or one such file. docs/datasets.md has the table.
 from __future__ import annotations
 
 import logging
+import shutil
 import sys
 from pathlib import Path
 
@@ -64,11 +65,12 @@ def fetch(dataset: PublicDataset, root: str, *, given: str = "") -> Path:
         if target.exists():
             log.info("%s is there", target)
         elif material := _material(product, dataset, folder, given):
-            scratch = folder / "download" / target.stem
+            scratch = folder / "unpacked" / target.stem
             make_volume(product, material, target, dataset.voxel_size_nm, scratch)
             log.info("made %s", target)
         else:
             absent.append(product)
+    shutil.rmtree(folder / "unpacked", ignore_errors=True)
     if absent and len(absent) == len(dataset.products):
         raise FileNotFoundError(
             f"{given} holds nothing of {dataset.title}; expected, whole or unpacked, "
@@ -171,7 +173,8 @@ def _record(file: Download, path: Path, folder: Path) -> None:
     """Writes down the checksum of a file, as `sha256sum --check` reads it."""
     if _recorded(folder, file.name):
         return
-    found = digest(path)
+    known = (file.checksum or "").partition("sha256:")[2]
+    found = known or digest(path)
     if file.checksum is None:
         log.warning("nobody published a checksum of %s; this one has sha256 %s", file.name, found)
     with (folder / _SUMS).open("a") as sums:

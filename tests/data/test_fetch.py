@@ -13,6 +13,7 @@ import pytest
 import tifffile
 from PIL import Image
 
+from maemem.data import convert
 from maemem.data.archives import unpack
 from maemem.data.catalogue import CATALOGUE
 from maemem.data.fetch import about, fetch, find, main
@@ -108,6 +109,7 @@ def public(home, checksum=True, **fields) -> PublicDataset:
             Product("blobs.zarr", archive, "*/mito/*.png", Encoding.COMPONENTS),
             Product("colours.zarr", archive, "*/colours/*.png", Encoding.COLOURS_REVERSED),
             Product("raw.tif", store, "volumes/raw"),
+            Product("raw.zarr", store, "volumes/raw"),
             Product("bodies.zarr", store, "stack", Encoding.BODIES),
         ),
         "license": "CC0",
@@ -127,6 +129,7 @@ def check(folder) -> None:
     np.testing.assert_array_equal(read(folder / "image.zarr"), IMAGE)
     np.testing.assert_array_equal(read(folder / "labels.zarr"), LABELS)
     np.testing.assert_array_equal(tifffile.imread(folder / "raw.tif"), IMAGE)
+    np.testing.assert_array_equal(read(folder / "raw.zarr"), IMAGE)
     for found in (tifffile.imread(folder / "mito.tif"), read(folder / "blobs.zarr")):
         np.testing.assert_array_equal(found > 0, MASK)
         assert found.max() == 2
@@ -154,6 +157,25 @@ def test_a_data_set_becomes_volumes(home, tmp_path):
     assert fetch(public(home), str(tmp_path / "data")) == folder
     assert (folder / "image.zarr/zarr.json").stat().st_mtime_ns == made
     assert home.ranges == [None, None]
+
+
+@pytest.mark.parametrize("volume", ["image", "blobs"])
+def test_an_interrupted_conversion_goes_on(home, tmp_path, monkeypatch, volume):
+    finish = convert._finish
+
+    def interrupted(partial, target, plan):
+        if target.stem == volume:
+            raise KeyboardInterrupt
+        finish(partial, target, plan)
+
+    monkeypatch.setattr(convert, "_finish", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        fetch(public(home), str(tmp_path))
+    assert (tmp_path / f"set/{volume}.zarr.partial").exists()
+    monkeypatch.undo()
+    check(fetch(public(home), str(tmp_path)))
+    assert not list((tmp_path / "set").glob("*.partial"))
+    assert not (tmp_path / "set/unpacked").exists()
 
 
 def test_what_was_downloaded_by_hand_is_taken(home, tmp_path):
