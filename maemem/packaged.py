@@ -23,16 +23,14 @@ def config_path(given: str) -> str:
     Raises:
       ValueError: if there is no such config.
     """
-    if given.startswith(_PREFIX):
-        name, colon, variant = given.removeprefix(_PREFIX).partition(":")
-        file = config_folder() / f"{name}.py"
-    else:
-        name, colon, variant = given.partition(":")
-        file = Path(name)
-    if not file.is_file():
-        known = sorted(_PREFIX + path.stem for path in config_folder().glob("*.py"))
+    names = sorted(path.stem for path in config_folder().glob("*.py"))
+    name, colon, variant = given.removeprefix(_PREFIX).partition(":")
+    packaged = given.startswith(_PREFIX)
+    file = config_folder() / f"{name}.py" if packaged else Path(name)
+    if not (name in names if packaged else file.is_file()):
         raise ValueError(
-            f"there is no config {given}; give the path of one, or choose from {', '.join(known)}"
+            f"there is no config {given}; give the path of one, or choose from "
+            f"{', '.join(_PREFIX + known for known in names)}"
         )
     return f"{file}{colon}{variant}"
 

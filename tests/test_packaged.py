@@ -26,7 +26,7 @@ def test_a_path_stays_one(tmp_path, monkeypatch):
     assert config_path(f"{tmp_path}/mine.py") == f"{tmp_path}/mine.py"
 
 
-@pytest.mark.parametrize("given", ["maemem:demoo", "maemem:", "maemem:../demo", "configs/no.py"])
+@pytest.mark.parametrize("given", ["maemem:demoo", "maemem:", "maemem:../setup", "configs/no.py"])
 def test_a_misspelt_name_lists_those_that_exist(given):
     with pytest.raises(ValueError, match=f"no config {given}; .*maemem:demo, maemem:finetune_"):
         config_path(given)
