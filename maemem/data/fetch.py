@@ -1,6 +1,7 @@
 """Gets public data sets by name, for the configs that use them.
 
     python -m maemem.data.fetch                         # what there is
+    python -m maemem.data.fetch snemi3d                 # license, citation, addresses
     python -m maemem.data.fetch snemi3d --root=DATA     # makes DATA/snemi3d
     python -m maemem.data.fetch snemi3d --root=DATA --from=~/Downloads
 
@@ -199,7 +200,8 @@ def main(argv: list[str]) -> None:
         dataset, root = find(argv[1]), flags.FLAGS.root
         print(about(dataset))
         if not root:
-            raise ValueError("name the folder of all data sets, such as --root=data")
+            print(f"\nto get it: python -m maemem.data.fetch {dataset.name} --root=DATA")
+            return
         folder = fetch(dataset, root, given=flags.FLAGS["from"].value or "")
         print(f"{folder} is ready; give configs --config.data.root={folder.parent}")
     except (ValueError, OSError) as error:
