@@ -8,8 +8,6 @@ import pytest
 from maemem.data.download import download
 from tests.data.homes import open_home
 
-pytest.importorskip("pooch", reason="pip install 'maemem[download]'")
-
 CONTENT = np.random.default_rng(0).bytes(2_500_000)
 SHA256 = f"sha256:{hashlib.sha256(CONTENT).hexdigest()}"
 

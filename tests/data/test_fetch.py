@@ -83,7 +83,6 @@ STORE = hdf5(
 
 @pytest.fixture
 def home():
-    pytest.importorskip("pooch", reason="pip install 'maemem[download]'")
     with open_home() as server:
         server.files |= {"set.zip": ARCHIVE, "set.h5": STORE}
         yield server
