@@ -3,11 +3,11 @@
     python -m maemem.main --config=configs/finetune_mitoem.py --config.data.root=DATA \\
         --config.finetune.encoder=runs/snemi --workdir=runs/mitoem
 
-DATA/mitoem_r holds im.zarr and labels.zarr, 500×4096×4096 voxels of 30×8×8 nm (convert the PNG
-sections with `python -m maemem.data.convert`): sections 0 to 399 are for training, 400 to 499 for
-validation. The challenge keeps the labels of its test set to itself, so the article scores the
-validation set. So does this config: thresholds are tuned on its upper half (rows 0 to 2047) and the
-lower half is scored.
+`python -m maemem.data.fetch mitoem_r --root=DATA` makes DATA/mitoem_r/im.zarr and labels.zarr,
+500×4096×4096 voxels of 30×8×8 nm: sections 0 to 399 are for training, 400 to 499 for validation.
+The challenge keeps the labels of its test set to itself, so the article scores the validation set.
+So does this config: thresholds are tuned on its upper half (rows 0 to 2047) and the lower half is
+scored.
 
 `:large` uses the article's large encoder: pre-train it with
 `--config=configs/pretrain_snemi.py:large --workdir=runs/snemi_large`, and fine-tune with

@@ -8,10 +8,11 @@ and `:bcd,large` use the article's large encoder: pre-train it with
 `--config=configs/pretrain_snemi.py:large --workdir=runs/snemi_large`, and fine-tune with
 `--config.finetune.encoder=runs/snemi_large`.
 
-DATA/snemi3d holds train-input.tif and train-labels.tif (AC4, 100×1024×1024 voxels of 30×6×6 nm) and
-test-input.tif and test-labels.tif (the first 100 sections of AC3). The article trains on all of AC4
-and does not say on what it tunes; here the last ten sections are for that. Sections 25 to 74, rows
-and columns 97 to 927 of AC3 are scored. The article does not state its batch size either.
+`python -m maemem.data.fetch snemi3d --root=DATA` makes DATA/snemi3d: train-input.zarr and
+train-labels.zarr (AC4, 100×1024×1024 voxels of 30×6×6 nm), test-input.zarr and test-labels.zarr
+(the first 100 sections of AC3). The article trains on all of AC4 and does not say on what it tunes;
+here the last ten sections are for that. Sections 25 to 74, rows and columns 97 to 927 of AC3 are
+scored. The article does not state its batch size either.
 
 The article scores (A-Rand, affinities): 0.071 with ViT-B, 0.063 with the large encoder. It has not
 been run here to its end yet.
@@ -28,12 +29,12 @@ def get_config(variant: str = ""):
         raise ValueError(f"variant {variant!r} is unknown; choose from bcd, large, or bcd,large")
     config = segmenting()
     nm = (30.0, 6.0, 6.0)
-    train = {"labels": "snemi3d/train-labels.tif", "voxel_size_nm": nm}
-    config.data.train.ac4 = volume("snemi3d/train-input.tif", region="0:90, :, :", **train)
-    config.data.validation.ac4 = volume("snemi3d/train-input.tif", region="90:100, :, :", **train)
+    train = {"labels": "snemi3d/train-labels.zarr", "voxel_size_nm": nm}
+    config.data.train.ac4 = volume("snemi3d/train-input.zarr", region="0:90, :, :", **train)
+    config.data.validation.ac4 = volume("snemi3d/train-input.zarr", region="90:100, :, :", **train)
     config.data.test.ac3 = volume(
-        "snemi3d/test-input.tif",
-        labels="snemi3d/test-labels.tif",
+        "snemi3d/test-input.zarr",
+        labels="snemi3d/test-labels.zarr",
         voxel_size_nm=nm,
         scored="25:75, 97:928, 97:928",
     )

@@ -6,7 +6,8 @@
 Fine-tunes the encoder of `pretrain_vnc.py` to the binary mask and contour of mitochondria
 (`configs/finetune_vnc.py:neurites`: to affinities of neurites) on rows 0 to 511 of
 DATA/vnc/train-input.tif, tunes the thresholds on rows 512 to 639, and scores rows 656 to 1023. The
-truth of the neurites was derived by linking regions of sections, and splits more than it should.
+truth of the neurites was derived by linking regions of sections, and splits more than it should; it
+is not among what `python -m maemem.data.fetch vnc` gets.
 
 Cost and score: 18 minutes on two cores, 16 of them training. Test, mitochondria, one seed: Dice
 0.619 (from scratch 0.506), AP-50 0.073 (0.041), AP-75 0 (0.013, one object); loss of held-out crops

@@ -3,7 +3,8 @@
     python -m maemem.main --config=configs/pretrain_fib25.py --config.data.root=DATA \\
         --workdir=runs/fib25
 
-DATA/fib25 holds train-input.tif, unlabeled-1.tif and unlabeled-2.tif. Of the labelled volume,
+DATA/fib25 holds train-input.tif, unlabeled-1.tif and unlabeled-2.tif, which
+`python -m maemem.data.fetch fib25 --root=DATA` gets. Of the labelled volume,
 sections 0 to 119 are trained on and the held-out crops are from sections 120 to 169; the rest
 belongs to the test: no crop is ever taken from it.
 

@@ -9,9 +9,9 @@ runs/snemi_large. The article's other experiments are overrides:
 visible), `--config.pretrain.masking.strategy=section --config.pretrain.masking.ratio=0.83` (36
 visible), `--config.model.decoder.depth=8`, `--config.model.decoder.width=256`.
 
-DATA/snemi3d/train-input.tif is the raw training volume of SNEMI3D (AC4), 100×1024×1024 voxels of
-30×6×6 nm. The article trains on all 100 sections. Here the last ten are held out, so that the curve
-of the evaluation is an honest one.
+DATA/snemi3d/train-input.zarr is the raw training volume of SNEMI3D (AC4), 100×1024×1024 voxels of
+30×6×6 nm, which `python -m maemem.data.fetch snemi3d --root=DATA` gets. The article trains on all
+100 sections. Here the last ten are held out, so that the curve of the evaluation is an honest one.
 
 Cost: 1.5e9 GFLOP (400,000 steps of 128 crops, 28.4 GFLOP each) for ViT-B. It has not been run to
 its end yet, so there is no score here.
@@ -29,9 +29,9 @@ def get_config(variant: str = "base"):
     config.model.encoder = transformer(*ENCODERS[variant])
     config.model.scan = variant == "large"
     config.data.train.ac4 = volume(
-        "snemi3d/train-input.tif", voxel_size_nm=(30.0, 6.0, 6.0), region="0:90, :, :"
+        "snemi3d/train-input.zarr", voxel_size_nm=(30.0, 6.0, 6.0), region="0:90, :, :"
     )
     config.data.validation.ac4 = volume(
-        "snemi3d/train-input.tif", voxel_size_nm=(30.0, 6.0, 6.0), region="90:100, :, :"
+        "snemi3d/train-input.zarr", voxel_size_nm=(30.0, 6.0, 6.0), region="90:100, :, :"
     )
     return config

@@ -3,7 +3,8 @@
     python -m maemem.main --config=configs/pretrain_vnc.py --config.data.root=DATA \\
         --workdir=runs/vnc
 
-DATA/vnc holds train-input.tif and unlabeled.tif, 20×1024×1024 voxels each. Of the labelled volume,
+DATA/vnc holds train-input.tif and unlabeled.tif, 20×1024×1024 voxels each, which
+`python -m maemem.data.fetch vnc --root=DATA` gets. Of the labelled volume,
 rows 0 to 511 are trained on and the held-out crops are from rows 512 to 639; the rest belongs to
 the test: no crop is ever taken from it.
 

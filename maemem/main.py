@@ -1,6 +1,9 @@
 """Runs the stages of a config, in order.
 
-python -m maemem.main --config=configs/demo.py --workdir=runs/demo [--config.FIELD=VALUE ...]
+maemem --config=maemem:demo --workdir=runs/demo [--config.FIELD=VALUE ...]
+
+`python -m maemem.main` is the same. `maemem:NAME` is a config that comes with maemem; a file, such
+as configs/demo.py, is given as its path.
 """
 
 from __future__ import annotations
@@ -13,9 +16,10 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from maemem.logs import log_to_terminal
+from maemem.packaged import with_config_path
 
 _CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "The experiment, such as configs/demo.py; its fields can be overridden."
+    "config", None, "The experiment, maemem:NAME or a file; its fields can be overridden."
 )
 _TRACEBACK = flags.DEFINE_bool("traceback", False, "Show where an error was raised, too.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "The folder that results go to.")
@@ -83,7 +87,7 @@ def main(argv: list[str]) -> None:
 def parse_flags(argv: list[str]) -> list[str]:
     """Parses the command line; a field that a config does not have is one line, not a traceback."""
     try:
-        return app.parse_flags_with_usage(argv)
+        return app.parse_flags_with_usage(with_config_path(argv))
     except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
         sys.exit(f"error: {error}")
 
@@ -91,6 +95,8 @@ def parse_flags(argv: list[str]) -> list[str]:
 def run() -> None:
     """Parses the flags and runs `main`."""
     flags.mark_flags_as_required(["config", "workdir"])
+    for name in ("config", "traceback", "workdir"):  # What `maemem --helpshort` shows.
+        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
     app.run(main, flags_parser=parse_flags)
 
 

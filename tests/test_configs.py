@@ -16,6 +16,7 @@ from maemem.build.trainings import optimizer_settings
 from maemem.checks import check_pretraining, check_segmentation
 from maemem.config import affinity, augmentation, bcd, markers, mutex, segmenting, waterz
 from maemem.data.augment import Augmentation
+from maemem.data.catalogue import CATALOGUE
 from maemem.models.variants import ENCODERS
 from maemem.segmentation.decoders import check_grid
 from tests.runs import REPOSITORY
@@ -128,6 +129,8 @@ def test_what_has_no_pre_trained_encoder_neither_starts_nor_freezes_it(
         ("vnc", None, "vnc", (None, "neurites")),
         ("volume", None, "volume", (None, "mitochondria")),
         ("volume", "isotropic", "volume", ("isotropic", "isotropic,mitochondria")),
+        ("volume", "isotropic", "lucchi", (None,)),
+        ("volume", None, "cremi", (None,)),
     ],
 )
 def test_fine_tuning_takes_the_encoder_of_its_pre_training(
@@ -139,6 +142,26 @@ def test_fine_tuning_takes_the_encoder_of_its_pre_training(
         assert config.model.patch_zyx == before.model.patch_zyx
         assert config.model.encoder.to_dict() == before.model.encoder.to_dict()
         assert config.model.rotary == before.model.rotary
+
+
+# What is in no public data set: the article's own volumes, and a truth that was derived here.
+PRIVATE = {f"corpus_callosum/{s}-{k}.tif" for s in ("train", "test") for k in ("input", "labels")}
+PRIVATE.add("vnc/train-neurites.tif")
+
+
+def test_configs_name_what_is_fetched():
+    fetched = {
+        f"{d.name}/{p.path}": d.voxel_size_nm for d in CATALOGUE.values() for p in d.products
+    }
+    named = set()
+    for name, variant in VARIANTS:
+        data = build(name, variant).data
+        for entry in (e for s in ("train", "validation", "test") for e in data[s].values()):
+            for path in (p for p in (entry.path, entry.labels) if p and ":" not in p):
+                named.add(path)
+                if path in fetched and entry.voxel_size_nm:
+                    assert tuple(entry.voxel_size_nm) == fetched[path], (name, path)
+    assert named - set(fetched) == PRIVATE
 
 
 def test_no_config_trains_on_what_it_tests():

@@ -1,0 +1,51 @@
+"""The configs that come with maemem, by name, wherever it is installed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+_PREFIX = "maemem:"
+
+
+def config_folder() -> Path:
+    """Where they are: in a wheel inside the package, in a checkout beside it."""
+    package = Path(__file__).parent
+    inside = package / "configs"
+    return inside if inside.is_dir() else package.parent / "configs"
+
+
+def config_path(given: str) -> str:
+    """The file that a name such as `maemem:demo` or `maemem:finetune_vnc:neurites` stands for.
+
+    Args:
+      given: what `--config` is given; a path is returned as it is, and its variant, too.
+
+    Raises:
+      ValueError: if there is no such config.
+    """
+    names = sorted(path.stem for path in config_folder().glob("*.py"))
+    name, colon, variant = given.removeprefix(_PREFIX).partition(":")
+    packaged = given.startswith(_PREFIX)
+    file = config_folder() / f"{name}.py" if packaged else Path(name)
+    if not (name in names if packaged else file.is_file()):
+        raise ValueError(
+            f"there is no config {given}; give the path of one, or choose from "
+            f"{', '.join(_PREFIX + known for known in names)}"
+        )
+    return f"{file}{colon}{variant}"
+
+
+def with_config_path(argv: list[str]) -> list[str]:
+    """A command line in which the value of `--config` is the path of a file.
+
+    Raises:
+      ValueError: if it names a config that does not exist.
+    """
+    found = list(argv)
+    for i, word in enumerate(argv):
+        flag, equals, value = word.partition("=")
+        if flag in ("--config", "-config") and equals:
+            found[i] = f"{flag}={config_path(value)}"
+        elif i and argv[i - 1] in ("--config", "-config"):
+            found[i] = config_path(word)
+    return found
