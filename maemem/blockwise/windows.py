@@ -43,6 +43,12 @@ class Windows:
                 f"{format_zyx(self.window_zyx)}; choose it from 1 to the window along each axis"
             )
 
+    @property
+    def count(self) -> int:
+        """How many windows of the grid share a voxel with the region."""
+        axes = zip(self.region.shape_zyx, self.window_zyx, self.stride_zyx, strict=True)
+        return math.prod((size + window - 1) // stride for size, window, stride in axes)
+
     def touching(self, box: Box) -> list[Box]:
         """The windows of the grid that share a voxel with a box, in z y x order."""
         starts = []

@@ -49,7 +49,7 @@ def is_foreign(path: str) -> bool:
         return False
     folder = Path(path).expanduser()
     if folder.is_dir():
-        return not any((folder / key).exists() for key in METADATA_KEYS) and bool(_sections(folder))
+        return not any((folder / key).exists() for key in METADATA_KEYS) and bool(sections(folder))
     suffixes = (*_TIFF_SUFFIXES, ".npy")
     return path.lower().endswith(suffixes) or _HDF5_PATTERN.fullmatch(path) is not None
 
@@ -65,7 +65,7 @@ def identify(path: str) -> tuple[str, str]:
     if not file.exists():
         raise FileNotFoundError(f"there is no volume at {path}: {file} does not exist")
     if file.is_dir():
-        stats = [(p.name, p.stat()) for p in _sections(file)]
+        stats = [(p.name, p.stat()) for p in sections(file)]
         listed = "\n".join(f"{name} {s.st_size} {s.st_mtime_ns}" for name, s in stats)
         return str(file), f"{len(stats)} sections {hashlib.sha256(listed.encode()).hexdigest()}"
     dataset = f":/{hdf5['dataset'].lstrip('/')}" if hdf5 and hdf5["dataset"] else ""
@@ -221,7 +221,7 @@ def _tiff_file(path: str | Path) -> tifffile.TiffFile:
         raise ValueError(f"{path} is not a TIFF file: {error}") from None
 
 
-def _sections(folder: Path) -> list[Path]:
+def sections(folder: Path) -> list[Path]:
     """The images in a folder, in the order of the numbers in their names."""
     images = [p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES]
 
@@ -232,7 +232,7 @@ def _sections(folder: Path) -> list[Path]:
 
 
 def _open_sections(folder: Path, cache_bytes: int) -> _Opened:
-    files = _sections(folder)
+    files = sections(folder)
     first = _section_kind(files[0])
     for file in files[1:]:
         kind = _section_kind(file)
