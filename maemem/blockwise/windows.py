@@ -115,9 +115,10 @@ def read_mirrored(volume: Volume, box: Box) -> np.ndarray:
         there = np.arange(box.start_zyx[axis], box.stop_zyx[axis]) - volume.region.start_zyx[axis]
         period = max(2 * (size - 1), 1)
         indices.append(np.minimum(there % period, -there % period))
-    read = tuple(slice(int(i.min()), int(i.max()) + 1) for i in indices)
-    raw = volume.store[read].read(order="C").result()
-    return raw[np.ix_(*(i - s.start for i, s in zip(indices, read, strict=True)))]
+    a, b, c = (int(i.min()) for i in indices)
+    d, e, f = (int(i.max()) + 1 for i in indices)
+    raw = volume.read(Box((a, b, c), (d, e, f)))
+    return raw[np.ix_(*(i - start for i, start in zip(indices, (a, b, c), strict=True)))]
 
 
 def block_shape(

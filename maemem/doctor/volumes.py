@@ -37,7 +37,7 @@ class Opened:
     def read(self, volume: Volume, most_zyx: Zyx) -> np.ndarray:
         """The middle of the region, at most so large, from `raw` or `labels`."""
         box = middle(self.region.shape_zyx, most_zyx).moved(self.region.start_zyx)
-        return np.asarray(volume.store[box.slices].read().result())
+        return volume.read(box)
 
 
 def middle(shape_zyx: Zyx, most_zyx: Zyx) -> Box:
@@ -239,10 +239,9 @@ def read_sections(opened: Opened) -> list[tuple[int, np.ndarray]]:
     if depth <= runs * length:
         starts = list(range(0, depth, length))
     window = middle(opened.region.shape_zyx, (depth, 256, 256)).moved(opened.region.start_zyx)
-    _, y, x = window.slices
-    first = window.start_zyx[0]
+    (first, *start), (_, *stop) = window.start_zyx, window.stop_zyx
     ranges = [(first + z, first + min(z + length, depth)) for z in starts]
-    return [(a, np.asarray(opened.raw.store[a:b, y, x].read().result())) for a, b in ranges]
+    return [(a, opened.raw.read(Box((a, *start), (b, *stop)))) for a, b in ranges]
 
 
 def chunks(

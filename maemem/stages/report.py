@@ -6,7 +6,6 @@ needs nothing outside itself.
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import os
@@ -21,6 +20,7 @@ from maemem import pictures
 from maemem.blockwise.store import open_labels, open_prediction, read_prediction
 from maemem.build.volumes import open_raw, scored_box
 from maemem.config import Config
+from maemem.data.damage import read_json
 from maemem.data.formats import VoxelSize
 from maemem.geometry import Box
 from maemem.reporting.errors import (
@@ -104,14 +104,7 @@ def run(config: Config, workdir: pathlib.Path) -> None:
 
 def _read_json(path: pathlib.Path) -> dict[str, Any]:
     """What a file holds; nothing, if there is none."""
-    if not path.exists():
-        return {}
-    try:
-        return json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(
-            f"{path} cannot be read ({error}); run the stage that writes it again"
-        ) from None
+    return read_json(path) if path.exists() else {}
 
 
 def _drawn(config: Config, folder: pathlib.Path) -> Iterator[tuple[str, Config, pathlib.Path]]:
@@ -149,7 +142,7 @@ def compare_volume(
     """
     labels, raw = open_labels(path), open_raw(config, entry, workdir)
     box = _middle(scored_box(entry, raw), _VOXELS)
-    predicted, image = labels.read(box), raw.store[box.slices].read().result()
+    predicted, image = labels.read(box), raw.read(box)
     truth = comparison = None
     found = []
     if entry.labels:
@@ -243,7 +236,7 @@ def _draw_predictions(config: Config, workdir: pathlib.Path) -> Iterator[Panel]:
         sections = [z0 + z for z in telling_sections(np.zeros((depth, 1, 1)), 2)]
         for z in sections:
             box = Box((z, y0 + y.start, x0 + x.start), (z + 1, y0 + y.stop, x0 + x.stop))
-            images.append(raw.store[box.slices].read().result())
+            images.append(raw.read(box))
             channels.append(read_prediction(path, box)[:_CHANNELS])
         png = pictures.draw_prediction(
             np.concatenate(images),
