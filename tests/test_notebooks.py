@@ -91,7 +91,9 @@ def test_fine_tuning(tmp_path):
 @pytest.mark.slow
 def test_a_volume_of_your_own(whole, tmp_path):
     shutil.copytree(whole[0], tmp_path / "runs" / "colab_model")
-    found = execute("own_volume", tmp_path, f"SETTINGS = {MAIN!r}; SHAPE_ZYX = (8, 64, 64)")
+    found = execute(
+        "own_volume", tmp_path, f"SETTINGS = {MAIN!r}; SHAPE_ZYX = (8, 64, 64); PART = ':, :, :'"
+    )
     assert len(pictures(found)) == 3
     links = [o.get("data", {}).get("text/markdown", "") for c in code(found) for o in c.outputs]
     assert any("(https://" in link and "9000" in link for link in links)
