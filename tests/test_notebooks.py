@@ -1,12 +1,10 @@
 """The notebooks run from top to bottom, and what is kept of them is fit to be kept."""
 
 import base64
-import os
 import pathlib
 import re
 import shlex
 import shutil
-import sys
 
 import nbformat
 import pytest
@@ -47,8 +45,7 @@ def execute(name: str, folder: pathlib.Path, parameters: str) -> nbformat.Notebo
     client = NotebookClient(
         notebook, timeout=300, resources={"metadata": {"path": str(folder / "colab")}}
     )
-    path = f"{pathlib.Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return client.execute(env=os.environ | {"PATH": path})
+    return client.execute()
 
 
 @pytest.mark.parametrize("name", NAMES)
