@@ -38,7 +38,9 @@ _BATCH = flags.DEFINE_integer("batch_size", 128, "Crops in a batch.")
 _CACHE = flags.DEFINE_integer("cache_mb", 256, "Cache pool, in MB.")
 _CHUNK = flags.DEFINE_list("chunk_zyx", ["8", "64", "64"], "Inner chunk of made volumes.")
 _SHARD = flags.DEFINE_list("shard_zyx", ["128", "512", "512"], "Shard of made volumes.")
-_CODEC = flags.DEFINE_string("codec", "raw", "Of made volumes: raw, lz4, blosc_zstd or zstd.")
+_CODEC = flags.DEFINE_string(
+    "codec", "raw", "Of made volumes: raw (as conversion), crc32c, lz4, blosc_zstd or zstd."
+)
 _THREADS = flags.DEFINE_multi_integer("read_threads", [2], "Batches read at once; repeatable.")
 _SECONDS = flags.DEFINE_float("seconds", 1.5, "Duration of one run.")
 _REPEATS = flags.DEFINE_integer("repeats", 5, "Runs of one measurement.")
@@ -49,6 +51,7 @@ CHUNKS = [(8, 64, 64), (16, 64, 64), (16, 128, 128), (32, 32, 32), (32, 64, 64),
 BLOSC = {"name": "blosc", "configuration": {"clevel": 5, "shuffle": "noshuffle", "typesize": 1}}
 CODECS = {
     "raw": [],
+    "crc32c": [{"name": "crc32c"}],
     "lz4": [BLOSC | {"configuration": BLOSC["configuration"] | {"cname": "lz4"}}],
     "blosc_zstd": [BLOSC | {"configuration": BLOSC["configuration"] | {"cname": "zstd"}}],
     "zstd": [{"name": "zstd", "configuration": {"level": 1}}],

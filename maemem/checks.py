@@ -32,9 +32,14 @@ def check_segmentation(config: Config) -> None:
     _check_training("finetune", config.finetune)
     _choose("model.segmenter", config.model.segmenter, ("unetr", "unet"))
     channels = config.model.channels
-    _expect("model.channels", channels, min(channels, default=0) > 0, "positive whole numbers")
+    counts = bool(channels) and all(_is_count(n) for n in channels)
+    _expect("model.channels", channels, counts, "positive whole numbers")
     _choose("objective.kind", config.objective.kind, ("affinity", "bcd"))
     _check_start(config)
+    warp = config.finetune.augmentation
+    for name in ("warp_voxels_zyx", "warp_spacing_zyx"):
+        numbers = len(warp[name]) == 3 and all(isinstance(n, int | float) for n in warp[name])
+        _expect(f"finetune.augmentation.{name}", warp[name], numbers, "three numbers z, y, x")
     decay, share = config.finetune.layer_decay, config.finetune.min_foreground
     _expect("finetune.layer_decay", decay, 0 < decay <= 1, "more than 0 and at most 1")
     _expect("finetune.min_foreground", share, 0 <= share <= 1, "a share from 0 to 1")
@@ -58,6 +63,9 @@ def check_segmentation(config: Config) -> None:
         named = "seed_distance" in config.segment.grid
         fits = named == config.objective.distance
         _expect("objective.distance", config.objective.distance, fits, "as segment.grid has it")
+    for name, values in config.segment.grid.items():
+        numbers = name == "score" or all(isinstance(n, int | float) for n in values)
+        _expect(f"segment.grid.{name}", values, numbers, "numbers")
     _choose("segment.fragments", config.segment.fragments, ("steepest", "distance"))
     _check_triple("segment.block_zyx", config.segment.block_zyx)
     _check_triple("segment.halo_zyx", config.segment.halo_zyx)
@@ -70,6 +78,7 @@ def check_segmentation(config: Config) -> None:
 
 
 def _check_common(config: Config) -> None:
+    _check_numbers("", config.to_dict())
     _check_triple("data.bin_zyx", config.data.bin_zyx)
     _check_triple("data.crop_zyx", config.data.crop_zyx)
     _check_triple("model.patch_zyx", config.model.patch_zyx)
@@ -83,6 +92,22 @@ def _check_common(config: Config) -> None:
         _expect(f"runtime.{name}", value, value >= least, f"at least {least}")
 
 
+def _check_numbers(name: str, value: Any, shown: Any = None) -> None:
+    """Looks at every number of a config: finite, of a sensible size, and no less than 0."""
+    shown = value if shown is None else shown
+    if isinstance(value, dict):
+        for field, each in value.items():
+            _check_numbers(f"{name}.{field}" if name else field, each)
+    elif isinstance(value, tuple | list):
+        for each in value:
+            _check_numbers(name, each, value)
+    elif isinstance(value, int | float) and name != "data.intensity_range":  # It has its own.
+        large = name.endswith(("_bytes", ".unlabelled"))
+        limit = 2.0 ** (64 if large else 32) if isinstance(value, int) else math.inf
+        _expect(name, shown, -limit < value < limit, "a number, finite and not that large")
+        _expect(name, shown, value >= 0 or name.endswith(".unlabelled"), "0 or more")
+
+
 def _check_workers(where: str) -> None:
     counted = re.fullmatch(r"(local|slurm):[1-9]\d*", where)
     address = re.fullmatch(r"(tcp|tls)://.+", where)
@@ -93,9 +118,15 @@ def _check_workers(where: str) -> None:
 def _check_training(stage: str, settings: Config) -> None:
     positive = ("steps", "batch_size", "accumulation", "eval_crops", "keep_checkpoints")
     for name in (*positive, "log_every", "eval_every", "checkpoint_every"):
-        _expect(f"{stage}.{name}", settings[name], settings[name] > 0, "at least 1")
+        _expect(
+            f"{stage}.{name}", settings[name], 0 < settings[name] < 2**31, "from 1 to 2**31 - 1"
+        )
     _expect(f"{stage}.ema_decay", settings.ema_decay, 0 <= settings.ema_decay < 1, "in [0, 1)")
-    _choose(f"{stage}.optimizer.name", settings.optimizer.name, ("adamw", "sgd"))
+    optimizer = settings.optimizer
+    _choose(f"{stage}.optimizer.name", optimizer.name, ("adamw", "sgd"))
+    shares = [isinstance(beta, int | float) and 0 <= beta < 1 for beta in optimizer.betas]
+    _expect(f"{stage}.optimizer.betas", optimizer.betas, shares == [True, True], "two in [0, 1)")
+    _expect(f"{stage}.optimizer.momentum", optimizer.momentum, optimizer.momentum < 1, "in [0, 1)")
 
 
 def _check_start(config: Config) -> None:
@@ -121,8 +152,12 @@ def _check_plane(config: Config) -> None:
 
 
 def _check_triple(name: str, triple: Any) -> None:
-    whole = all(isinstance(n, int) and n > 0 for n in triple)
-    _expect(name, triple, len(triple) == 3 and whole, "three positive whole numbers z, y, x")
+    whole = len(triple) == 3 and all(_is_count(n) for n in triple)
+    _expect(name, triple, whole, "three positive whole numbers z, y, x")
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 def _check_range(name: str, ends: Any) -> None:
@@ -134,6 +169,7 @@ def _check_range(name: str, ends: Any) -> None:
 def _check_size(name: str, size: Config) -> None:
     fits = min(size.width, size.depth, size.heads) > 0 and size.width % (2 * size.heads) == 0
     _expect(name, size.to_dict(), fits, "positive, the width an even multiple of heads")
+    _expect(f"{name}.depth", size.depth, size.depth <= 1000, "at most 1000")
 
 
 def _choose(name: str, value: Any, choices: tuple[str, ...]) -> None:

@@ -16,9 +16,10 @@ _LOG_EVERY_SECONDS = 30
 def log_to_terminal() -> None:
     """Shows maemem's own messages, and those alone, as `HH:MM:SS text` on standard error.
 
-    Libraries say warnings and errors only.
+    Libraries say warnings and errors only, without tracebacks: they also raise what they log.
     """
     absl_logging.set_verbosity(absl_logging.WARNING)
+    absl_logging.get_absl_logger().addFilter(_without_traceback)
     log = logging.getLogger("maemem")
     if not log.handlers:
         handler = logging.StreamHandler()
@@ -26,6 +27,11 @@ def log_to_terminal() -> None:
         log.addHandler(handler)
     log.setLevel(logging.INFO)
     log.propagate = False
+
+
+def _without_traceback(record: logging.LogRecord) -> bool:
+    record.exc_info = record.exc_text = None
+    return True
 
 
 @contextlib.contextmanager

@@ -155,13 +155,16 @@ def timed(stage: str, workdir: pathlib.Path) -> Iterator[None]:
 
 def _add_seconds(stage: str, spent: float, path: pathlib.Path) -> None:
     try:
-        seconds = json.loads(path.read_text())
-    except (OSError, ValueError):
-        seconds = {}
-    seconds[stage] = seconds.get(stage, 0.0) + spent
+        seconds = dict(json.loads(path.read_bytes()))
+        seconds[stage] = float(seconds.get(stage, 0.0)) + spent
+    except (OSError, ValueError, TypeError):
+        seconds = {stage: spent}
     temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(seconds, indent=1))
-    os.replace(temporary, path)
+    try:
+        temporary.write_text(json.dumps(seconds, indent=1))
+        os.replace(temporary, path)
+    except OSError as error:  # What ended the stage is the thing to say, not this.
+        log.warning("the time of stage %s is not recorded: %s", stage, error)
 
 
 def describe_differences(before: dict[str, Any], config: Config) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 import fastremap
 import numpy as np
 
-from maemem.data import ledger
+from maemem.data import damage, ledger
 from maemem.geometry import Box, Zyx
 
 # What is predicted, float32 `[c z y x]`, to ids `[z y x]`, 0 for background.
@@ -53,7 +53,9 @@ def save(folder: Path, block: Box, **arrays: Any) -> None:
 
 def load(folder: Path, block: Box, *names: str) -> list[np.ndarray]:
     """Some of the arrays that are kept of a block."""
-    with np.load(folder / f"{ledger.block_name(block)}.npz", allow_pickle=False) as arrays:
+    path = folder / f"{ledger.block_name(block)}.npz"
+    mend = "delete the unfinished result that it lies in, and begin again"
+    with damage.named(path, mend), np.load(path, allow_pickle=False) as arrays:
         return [arrays[name] for name in names]
 
 

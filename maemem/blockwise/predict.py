@@ -177,6 +177,7 @@ def _write(
             chunk_zyx=chunk,
             shard_zyx=block,
             channels=len(channels),
+            with_zeros=True,
         )
         do_blocks(
             functools.partial(_write_block, job, array),

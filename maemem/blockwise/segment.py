@@ -122,6 +122,7 @@ def segment_volume(
             dtype="uint32",
             chunk_zyx=chunk,
             shard_zyx=(z, y, x),
+            with_zeros=True,
         )
         job = _Job(
             *(read, cut, merging, region, (z, y, x), halo_zyx),
@@ -264,4 +265,5 @@ def _numbered(names: np.ndarray, firsts: np.ndarray) -> np.ndarray:
 def _relabel(job: _Job, offsets: np.ndarray, table: Path, block: Box) -> None:
     """Step 3 of a block."""
     ids = _read_pieces(job, offsets, block)[1:, 1:, 1:]
-    job.labels[block.slices].write(np.load(table, mmap_mode="r")[ids]).result()
+    objects = np.load(table, mmap_mode="r", allow_pickle=False)
+    job.labels[block.slices].write(objects[ids]).result()

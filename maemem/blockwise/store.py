@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import tensorstore as ts
 
-from maemem.data import ledger, omezarr
+from maemem.data import damage, ledger, omezarr
 from maemem.data.formats import VoxelSize
 from maemem.data.volumes import UNFINISHED_SUFFIX
 from maemem.geometry import Box
@@ -24,6 +24,8 @@ from maemem.geometry import Box
 log = logging.getLogger(__name__)
 
 PREDICTION_DTYPES = ("uint8", "float16", "float32")
+
+_MEND = "delete it, and run the stage that writes it again"
 
 # The name of our attributes beside OME's.
 _OWN = "maemem"
@@ -33,6 +35,7 @@ _OWN = "maemem"
 class Stored:
     """A prediction or a label volume on disk, ready to be read."""
 
+    path: Path
     store: ts.TensorStore  # [c z y x] or [z y x], its origin at 0
     channels: tuple[str, ...]  # the name of each; none of a label volume
     region: Box  # what it covers, in voxels of the volume that it was made from
@@ -43,7 +46,7 @@ class Stored:
         """The values in a box, in voxels of the volume; None is all.
 
         Raises:
-          ValueError: if the box leaves the region.
+          ValueError: if the box leaves the region, or what is stored there is damaged or lost.
         """
         wanted = box or self.region
         if min(wanted.shape_zyx) < 1 or not self.region.contains(wanted):
@@ -52,7 +55,8 @@ class Stored:
                 f"choose one inside it, or predict a larger region"
             )
         z, y, x = (-n for n in self.region.start_zyx)
-        return self.store[(..., *wanted.moved((z, y, x)).slices)].read(order="C").result()
+        with damage.named(self.path, _MEND):
+            return self.store[(..., *wanted.moved((z, y, x)).slices)].read(order="C").result()
 
     def read_probabilities(self, box: Box | None = None) -> np.ndarray:
         """The probabilities that a prediction holds in a box: float32 `[c z y x]`, in [0, 1].
@@ -185,19 +189,26 @@ def _open(folder: Path) -> Stored:
         if unfinished(folder).exists():
             raise ValueError(f"{folder} is not finished; run the command that began it again")
         raise FileNotFoundError(f"there is no prediction and no label volume at {folder}")
-    attributes = json.loads(metadata.read_text()).get("attributes", {})
-    if _OWN not in attributes:
-        raise ValueError(
-            f"{folder} was not written by maemem's prediction or segmentation; open other volumes "
-            f"with maemem.data.volumes.open_volume"
-        )
-    own = attributes[_OWN]
-    (image,) = attributes["ome"]["multiscales"]
-    scale = image["datasets"][0]["coordinateTransformations"][0]["scale"]
-    spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": f"{folder}/0/"}}
-    store = ts.open(spec, open=True, read=True).result()
-    *_, z, y, x = store.shape
-    z0, y0, x0 = own["start_zyx"]
-    region = Box((0, 0, 0), (z, y, x)).moved((z0, y0, x0))
-    *_, dz, dy, dx = scale
-    return Stored(store, tuple(own["channels"]), region, (dz, dy, dx), own["attributes"])
+    with damage.named(folder, _MEND):
+        attributes = json.loads(metadata.read_bytes()).get("attributes", {})
+        if _OWN not in attributes:
+            raise ValueError(
+                f"{folder} was not written by maemem's prediction or segmentation; open other "
+                f"volumes with maemem.data.volumes.open_volume"
+            )
+        own = attributes[_OWN]
+        (image,) = attributes["ome"]["multiscales"]
+        scale = image["datasets"][0]["coordinateTransformations"][0]["scale"]
+        # Zeros are written, too, so that what is missing was lost.
+        spec = {
+            "driver": "zarr3",
+            "kvstore": {"driver": "file", "path": f"{folder}/0/"},
+            "fill_missing_data_reads": False,
+        }
+        store = ts.open(spec, open=True, read=True).result()
+        *_, z, y, x = store.shape
+        z0, y0, x0 = own["start_zyx"]
+        region = Box((0, 0, 0), (z, y, x)).moved((z0, y0, x0))
+        *_, dz, dy, dx = scale
+        voxel = (dz, dy, dx)
+        return Stored(folder, store, tuple(own["channels"]), region, voxel, dict(own["attributes"]))

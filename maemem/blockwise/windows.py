@@ -43,6 +43,12 @@ class Windows:
                 f"{format_zyx(self.window_zyx)}; choose it from 1 to the window along each axis"
             )
 
+    @property
+    def count(self) -> int:
+        """How many windows of the grid share a voxel with the region."""
+        axes = zip(self.region.shape_zyx, self.window_zyx, self.stride_zyx, strict=True)
+        return math.prod((size + window - 1) // stride for size, window, stride in axes)
+
     def touching(self, box: Box) -> list[Box]:
         """The windows of the grid that share a voxel with a box, in z y x order."""
         starts = []
@@ -109,9 +115,10 @@ def read_mirrored(volume: Volume, box: Box) -> np.ndarray:
         there = np.arange(box.start_zyx[axis], box.stop_zyx[axis]) - volume.region.start_zyx[axis]
         period = max(2 * (size - 1), 1)
         indices.append(np.minimum(there % period, -there % period))
-    read = tuple(slice(int(i.min()), int(i.max()) + 1) for i in indices)
-    raw = volume.store[read].read(order="C").result()
-    return raw[np.ix_(*(i - s.start for i, s in zip(indices, read, strict=True)))]
+    a, b, c = (int(i.min()) for i in indices)
+    d, e, f = (int(i.max()) + 1 for i in indices)
+    raw = volume.read(Box((a, b, c), (d, e, f)))
+    return raw[np.ix_(*(i - start for i, start in zip(indices, (a, b, c), strict=True)))]
 
 
 def block_shape(

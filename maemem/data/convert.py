@@ -82,9 +82,6 @@ def convert(
 def converted(source: str, cache_folder: str, *, voxel_size_nm: VoxelSize | None) -> str:
     """The path of a converted copy of a foreign volume, made the first time that it is asked for.
 
-    The copy is named after the path, size, modification time and voxel size of the source, so that
-    a changed source is converted again.
-
     Args:
       source: what `is_foreign` holds for.
       cache_folder: where copies are kept; made if need be.
@@ -93,11 +90,7 @@ def converted(source: str, cache_folder: str, *, voxel_size_nm: VoxelSize | None
     Raises:
       FileNotFoundError, ValueError: as `convert` does.
     """
-    path, stamp = identify(source)
-    voxel_size_nm = _floats(voxel_size_nm)
-    key = hashlib.sha256(json.dumps([path, stamp, voxel_size_nm]).encode()).hexdigest()[:12]
-    stem = Path(path.split(":")[0]).stem
-    output = Path(cache_folder).resolve() / f"{stem}-{key}.zarr"
+    output = copy_path(source, cache_folder, voxel_size_nm=voxel_size_nm)
     if output.exists():
         return str(output)
     log.info("converting %s to %s, once; later runs open the copy", source, output)
@@ -108,6 +101,21 @@ def converted(source: str, cache_folder: str, *, voxel_size_nm: VoxelSize | None
         if not output.exists():  # Else another process has finished it meanwhile.
             raise
     return str(output)
+
+
+def copy_path(source: str, cache_folder: str, *, voxel_size_nm: VoxelSize | None) -> Path:
+    """Where `converted` keeps the copy of a volume, whether it is there or not.
+
+    It is named after the path, size, modification time and voxel size of the source, so that a
+    changed source is converted again.
+
+    Raises:
+      FileNotFoundError: if there is no source.
+    """
+    path, stamp = identify(source)
+    voxel_size_nm = _floats(voxel_size_nm)
+    key = hashlib.sha256(json.dumps([path, stamp, voxel_size_nm]).encode()).hexdigest()[:12]
+    return Path(cache_folder).resolve() / f"{Path(path.split(':')[0]).stem}-{key}.zarr"
 
 
 def _floats(voxel_size_nm: VoxelSize | None) -> VoxelSize | None:

@@ -60,14 +60,20 @@ def open_dataset(
         volume = open_volume(store, voxel_size_nm=voxel_size_nm, region=region, context=context)
         # What tissue it is, not where it is kept: a workdir may be moved.
         return dataclasses.replace(volume, source=path)
-    if "://" not in path:
-        path = os.path.join(os.path.expanduser(root), os.path.expanduser(path))
+    path = located(path, root)
     if not is_foreign(path):
         return open_volume(path, voxel_size_nm=voxel_size_nm, region=region, context=context)
     copy = converted(path, str(cache), voxel_size_nm=voxel_size_nm)
     volume = open_volume(copy, voxel_size_nm=voxel_size_nm, region=region, context=context)
     # The original, not the copy, tells whether two volumes are of the same data.
     return dataclasses.replace(volume, source=identify(path)[0])
+
+
+def located(path: str, root: str) -> str:
+    """Where a path of a config is: a URL stays, what is relative starts from `root`."""
+    if "://" in path:
+        return path
+    return os.path.join(os.path.expanduser(root), os.path.expanduser(path))
 
 
 def _synthetic(path: str, cache: pathlib.Path) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -22,6 +23,8 @@ METADATA_KEYS = ("zarr.json", ".zarray", ".zgroup", ".zattrs", "attributes.json"
 CONVERSION_RECORD = ".conversion/identity.json"
 
 _METADATA_TIMEOUT_SECONDS = 60
+# When there was a volume at a URL: not asked again for every crop of one value.
+_last_seen: dict[str, float] = {}
 _UNITS_NM = {
     **dict.fromkeys(("m", "meter", "metre"), 1e9),
     **dict.fromkeys(("mm", "millimeter", "millimetre"), 1e6),
@@ -104,6 +107,17 @@ def _read_layout(kvstore: ts.KvStore) -> Layout | None:
     return _n5_layout(node, place) if node.driver == "n5" else _zarr_layout(node, place)
 
 
+def is_volume(kvstore: ts.KvStore) -> bool:
+    """Whether there are metadata of a known format at a place, or were a second ago."""
+    now = time.monotonic()
+    if now - _last_seen.get(kvstore.url, -math.inf) < 1:
+        return True
+    found = any(_read_json(kvstore, key) is not None for key in METADATA_KEYS)
+    if found:
+        _last_seen[kvstore.url] = now
+    return found
+
+
 def is_unfinished(kvstore: ts.KvStore) -> bool:
     """Whether a conversion is still to finish the volume at this place, or the one around it."""
     for folder in (kvstore, *(parent for parent, _ in _ancestors(kvstore, 1))):
@@ -121,6 +135,8 @@ def _read_json(kvstore: ts.KvStore, key: str) -> dict[str, Any] | None:
             f"no answer from {kvstore.url} in {_METADATA_TIMEOUT_SECONDS} s; check the address "
             f"and the network"
         ) from None
+    except ValueError as error:
+        raise ValueError(f"{kvstore.url}{key} cannot be read: {error}") from None
     if found.state != "value":
         return None
     try:

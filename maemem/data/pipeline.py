@@ -123,7 +123,7 @@ def crop_reader(
 
     def read(samples: range) -> np.ndarray:
         numbers, starts_zyx = draw_crops(seed, samples, shapes_zyx, weights, crop_zyx)
-        return np.stack(_read_crops([v.store for v in volumes], numbers, starts_zyx, crop_zyx))
+        return np.stack(_read_crops(volumes, numbers, starts_zyx, crop_zyx))
 
     return read
 
@@ -155,7 +155,7 @@ def labelled_reader(
     """
     check_crops(volumes, weights, crop_zyx)
     shapes_zyx = [volume.shape_zyx for volume in volumes]
-    images, ids = [v.store for v in volumes], [each.volume.store for each in labels]
+    ids = [each.volume for each in labels]
 
     def read_labels(numbers: np.ndarray, starts_zyx: np.ndarray) -> np.ndarray:
         crops = _read_crops(ids, numbers, starts_zyx, crop_zyx)
@@ -172,7 +172,7 @@ def labelled_reader(
             again = draw_crops(seed, samples, shapes_zyx, weights, crop_zyx, attempt)
             numbers[poor], starts_zyx[poor] = again[0][poor], again[1][poor]
             found[poor] = read_labels(numbers[poor], starts_zyx[poor])
-        return Crops(np.stack(_read_crops(images, numbers, starts_zyx, crop_zyx)), found)
+        return Crops(np.stack(_read_crops(volumes, numbers, starts_zyx, crop_zyx)), found)
 
     return read
 
@@ -192,15 +192,16 @@ def renumber(labels: np.ndarray, unlabelled: int) -> np.ndarray:
 
 
 def _read_crops(
-    stores: Sequence[ts.TensorStore], numbers: np.ndarray, starts_zyx: np.ndarray, crop_zyx: Zyx
+    volumes: Sequence[Volume], numbers: np.ndarray, starts_zyx: np.ndarray, crop_zyx: Zyx
 ) -> list[np.ndarray]:
-    """Crops `[z y x]`, each in the dtype of its store; labels need not share one."""
+    """Crops `[z y x]`, each in the dtype of its volume; labels need not share one."""
     depth, height, width = crop_zyx
     # All reads go out as one ts.Batch, which merges requests for neighbouring chunks of a shard.
     # Only closing it submits them, so they are awaited after it.
     with ts.Batch() as batch:
         reads = [
-            stores[n][z : z + depth, y : y + height, x : x + width].read(batch=batch)
+            volumes[n].store[z : z + depth, y : y + height, x : x + width].read(batch=batch)
             for n, (z, y, x) in zip(numbers.tolist(), starts_zyx.tolist(), strict=True)
         ]
-    return [read.result() for read in reads]
+    begun = zip(numbers, reads, starts_zyx, strict=True)
+    return [volumes[n].finish(read, start_zyx) for n, read, start_zyx in begun]

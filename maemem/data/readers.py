@@ -15,13 +15,15 @@ from pathlib import Path
 import h5py
 import imagecodecs
 import numpy as np
-import tensorstore as ts
 import tifffile
 
+from maemem.data import damage
 from maemem.data.formats import METADATA_KEYS, VoxelSize
+from maemem.data.tiff import open_tiff, read_page
 from maemem.data.volumes import DTYPES, IMAGE_SUFFIXES, open_volume
 from maemem.geometry import Box, Zyx, format_zyx
 
+_MEND = "put a whole copy in its place"
 _TIFF_SUFFIXES = (".tif", ".tiff")
 _HDF5_PATTERN = re.compile(r"(?P<file>.*\.(h5|hdf5?))(:(?P<dataset>.*))?", re.IGNORECASE)
 _PNG_HEADER = struct.Struct(">8x8xIIBB")  # signature, length and name of IHDR; then what counts
@@ -49,7 +51,7 @@ def is_foreign(path: str) -> bool:
         return False
     folder = Path(path).expanduser()
     if folder.is_dir():
-        return not any((folder / key).exists() for key in METADATA_KEYS) and bool(_sections(folder))
+        return not any((folder / key).exists() for key in METADATA_KEYS) and bool(sections(folder))
     suffixes = (*_TIFF_SUFFIXES, ".npy")
     return path.lower().endswith(suffixes) or _HDF5_PATTERN.fullmatch(path) is not None
 
@@ -65,7 +67,7 @@ def identify(path: str) -> tuple[str, str]:
     if not file.exists():
         raise FileNotFoundError(f"there is no volume at {path}: {file} does not exist")
     if file.is_dir():
-        stats = [(p.name, p.stat()) for p in _sections(file)]
+        stats = [(p.name, p.stat()) for p in sections(file)]
         listed = "\n".join(f"{name} {s.st_size} {s.st_mtime_ns}" for name, s in stats)
         return str(file), f"{len(stats)} sections {hashlib.sha256(listed.encode()).hexdigest()}"
     dataset = f":/{hdf5['dataset'].lstrip('/')}" if hdf5 and hdf5["dataset"] else ""
@@ -98,25 +100,29 @@ def open_source(
             dtype=volume.dtype,
             voxel_size_nm=volume.voxel_size_nm,
             whole_sections=False,
-            read=functools.partial(_read_store, volume.store),
+            read=volume.read,
         )
         return
     absolute, stamp = identify(path)
+    hdf5 = _HDF5_PATTERN.fullmatch(absolute)
+    file = hdf5["file"] if hdf5 else absolute
     with contextlib.ExitStack() as stack:
-        if Path(absolute).is_dir():
-            array = _open_sections(Path(absolute), cache_bytes)
-        elif hdf5 := _HDF5_PATTERN.fullmatch(absolute):
-            array = _open_hdf5(stack, hdf5["file"], hdf5["dataset"], cache_bytes)
-        elif absolute.lower().endswith(".npy"):
-            array = _open_npy(absolute)
-        else:
-            array = _open_tiff(stack, absolute, cache_bytes)
+        with damage.named(file, _MEND):
+            if Path(absolute).is_dir():
+                array = _open_sections(Path(absolute), cache_bytes)
+            elif hdf5:
+                array = _open_hdf5(stack, file, hdf5["dataset"], cache_bytes)
+            elif absolute.lower().endswith(".npy"):
+                array = _open_npy(absolute)
+            else:
+                array = _open_tiff(stack, absolute, cache_bytes)
         shape, dtype, whole_sections, read = array
         if len(shape) != 3 or 0 in shape or dtype.name not in DTYPES:
             raise ValueError(
                 f"{path} is an array {format_zyx(shape)} of {dtype}; expected three dimensions "
                 f"z, y, x, and one of {', '.join(DTYPES)}"
             )
+        read = functools.partial(_read, file, read)
         yield Source(absolute, stamp, shape, dtype, None, whole_sections, read)
 
 
@@ -124,8 +130,9 @@ def open_source(
 _Opened = tuple[tuple[int, ...], np.dtype, bool, Callable[[Box], np.ndarray]]
 
 
-def _read_store(store: ts.TensorStore, box: Box) -> np.ndarray:
-    return store[box.slices].read().result()
+def _read(file: str, read: Callable[[Box], np.ndarray], box: Box) -> np.ndarray:
+    with damage.named(file, _MEND):
+        return read(box)
 
 
 def _open_npy(path: str) -> _Opened:
@@ -174,7 +181,7 @@ def _open_hdf5(
 
 
 def _open_tiff(stack: contextlib.ExitStack, path: str, cache_bytes: int) -> _Opened:
-    tiff = stack.enter_context(_tiff_file(path))
+    tiff = stack.enter_context(open_tiff(path))
     series = tiff.series[0]
     height, width, dtype = _page_kind(path, series)
     # Sections that were appended one by one each count as a series to tifffile.
@@ -197,8 +204,8 @@ def _open_tiff(stack: contextlib.ExitStack, path: str, cache_bytes: int) -> _Ope
     def decode(z: int) -> np.ndarray:
         page = tiff.series[z].pages[0] if appended else series.pages[z]
         if page is None:
-            raise ValueError(f"section {z} of {path} is missing")
-        return page.asarray().reshape(height, width)
+            raise ValueError(f"{path} lacks section {z}")
+        return read_page(page, path).reshape(height, width)
 
     return shape, dtype, True, _by_section(decode, shape, dtype, cache_bytes)
 
@@ -214,14 +221,7 @@ def _page_kind(path: str | Path, series: tifffile.TiffPageSeries) -> tuple[int, 
     return page.imagelength, page.imagewidth, series.dtype.newbyteorder("=")
 
 
-def _tiff_file(path: str | Path) -> tifffile.TiffFile:
-    try:
-        return tifffile.TiffFile(path)
-    except tifffile.TiffFileError as error:
-        raise ValueError(f"{path} is not a TIFF file: {error}") from None
-
-
-def _sections(folder: Path) -> list[Path]:
+def sections(folder: Path) -> list[Path]:
     """The images in a folder, in the order of the numbers in their names."""
     images = [p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES]
 
@@ -232,7 +232,7 @@ def _sections(folder: Path) -> list[Path]:
 
 
 def _open_sections(folder: Path, cache_bytes: int) -> _Opened:
-    files = _sections(folder)
+    files = sections(folder)
     first = _section_kind(files[0])
     for file in files[1:]:
         kind = _section_kind(file)
@@ -246,7 +246,8 @@ def _open_sections(folder: Path, cache_bytes: int) -> _Opened:
     def decode(z: int) -> np.ndarray:
         if files[z].suffix.lower() == ".png":
             return imagecodecs.png_decode(files[z].read_bytes()).reshape(height, width)
-        return tifffile.imread(files[z]).reshape(height, width)
+        with open_tiff(files[z]) as tiff:
+            return read_page(tiff.pages[0], files[z]).reshape(height, width)
 
     shape = (len(files), height, width)
     return shape, dtype, True, _by_section(decode, shape, dtype, cache_bytes)
@@ -266,7 +267,7 @@ def _section_kind(path: Path) -> tuple[tuple[int, int], np.dtype]:
                 f"of 8 or 16 bits"
             )
         return (height, width), np.dtype(f"uint{bits}")
-    with _tiff_file(path) as tiff:
+    with open_tiff(path) as tiff:
         height, width, dtype = _page_kind(path, tiff.series[0])
         if len(tiff.series) > 1 or math.prod(tiff.series[0].shape) != height * width:
             raise ValueError(f"{path} holds several sections, expected one; convert it by itself")

@@ -7,13 +7,14 @@ import functools
 import math
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, TypeAlias
 
 import numpy as np
 import tensorstore as ts
 
-from maemem.data import formats
+from maemem.data import damage, formats
 from maemem.data.formats import VoxelSize
 from maemem.geometry import Box, Zyx
 
@@ -26,6 +27,7 @@ UNFINISHED_SUFFIX = ".partial"
 Binning: TypeAlias = Literal["mean", "mode"]
 
 _FILE_PATTERN = re.compile(r".*\.(tiff?|npy|h5|hdf5?)(:.*)?", re.IGNORECASE)
+_MEND = "bring it back as it was, and start the same command again"
 _SAME_VOXEL_SIZE = 0.01  # relative: metadata are often rounded
 
 
@@ -47,6 +49,35 @@ class Volume:
     def dtype(self) -> np.dtype:
         """The type of its voxels."""
         return self.store.dtype.numpy_dtype
+
+    def read(self, box: Box) -> np.ndarray:
+        """The voxels of a box `[z y x]`, in voxels of this volume; raises what `finish` does."""
+        return self.finish(self.store[box.slices].read(order="C"), box.start_zyx)
+
+    def finish(self, reading: ts.Future, start_zyx: Sequence[int]) -> np.ndarray:
+        """The voxels `[z y x]` that are being read, once they are there, and checked.
+
+        Args:
+          reading: of a box that begins at `start_zyx`, in voxels of this volume.
+
+        Raises:
+          ValueError: if something stored is damaged or out of reach, infinite or not a number.
+          FileNotFoundError: if the volume has vanished since it was opened.
+        """
+        with damage.named(self.source, _MEND):
+            values = reading.result()
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            z, y, x = np.argwhere(~np.isfinite(values))[0] + start_zyx + self.region.start_zyx
+            raise ValueError(
+                f"{self.source} holds NaN or infinity at z, y, x = {z}, {y}, {x}; expected numbers "
+                f"everywhere: store others there, or choose a region without it"
+            )
+        # Chunks that are not there are read as one value, so all would be, once none is there.
+        place, first = self.store.kvstore, values.flat[0]
+        alike = first == values.flat[-1] and (values == first).all()
+        if alike and place is not None and not formats.is_volume(place):
+            raise FileNotFoundError(f"{self.source} has vanished since it was opened; {_MEND}")
+        return values
 
     def cut(self, region: str) -> Volume:
         """A part of this volume, as `Box.parse` reads it, in voxels of this volume; empty is all.

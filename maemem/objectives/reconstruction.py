@@ -123,12 +123,23 @@ class Reconstruction:
         image = self.image(crops)
         visible, masked = self.masks(keys, image)
         predicted = self.predict(params, image, visible, masked)
-        patch, grid = self.model.patch_zyx, token_grid(image.shape[1:4], self.model.patch_zyx)
-        patches = patchify(image, patch)
-        truth = take_tokens(patches, masked)
+        truth = take_tokens(patchify(image, self.model.patch_zyx), masked)
         mean, std = truth.mean(-1, keepdims=True), jnp.sqrt(truth.var(-1, keepdims=True) + 1e-6)
-        rows = jnp.arange(len(crops))[:, None]
-        left = patches.at[rows, masked].set(jnp.nan)
-        filled = patches.at[rows, masked].set(predicted * std + mean)
-        whole = [unpatchify(p, grid, patch)[..., 0] for p in (patches, left, filled)]
-        return whole[0], whole[1], whole[2]
+        left = self._filled(image, masked, jnp.nan)
+        return image[..., 0], left, self._filled(image, masked, predicted * std + mean)
+
+    def hide(
+        self, crops: Shaped[Array, "b z y x"], keys: Key[Array, " b"]
+    ) -> tuple[Float[Array, "b z y x"], Float[Array, "b z y x"]]:
+        """The crops and what is left visible of them, as `reconstruct` gives them."""
+        image = self.image(crops)
+        return image[..., 0], self._filled(image, self.masks(keys, image)[1], jnp.nan)
+
+    def _filled(
+        self, image: Image, masked: Int[Array, "b m"], values: Float[Array, "b m p"] | float
+    ) -> Float[Array, "b z y x"]:
+        """Images in whose masked patches other values stand."""
+        patch, grid = self.model.patch_zyx, token_grid(image.shape[1:4], self.model.patch_zyx)
+        rows = jnp.arange(len(image))[:, None]
+        patches = patchify(image, patch).at[rows, masked].set(values)
+        return unpatchify(patches, grid, patch)[..., 0]

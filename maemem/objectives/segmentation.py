@@ -85,10 +85,17 @@ class Segmentation:
 
     def loss(self, params: PyTree, batch: Crops, keys: Key[Array, " b"]) -> Float[Array, ""]:
         """What a training step minimises; each crop is augmented by its own key."""
+        image, labels = self.augment(batch, keys)
+        return self.target.loss(self.logits(params, image[..., None]), labels).mean()
+
+    def augment(
+        self, batch: Crops, keys: Key[Array, " b"]
+    ) -> tuple[Float[Array, "b z y x"], Int[Array, "b z y x"]]:
+        """What a training step sees of a batch: images in [−1, 1], and their labels."""
         image, labels = self._arrays(batch)
         if self.augmentation is not None:
             image, labels = augment_batch(self.augmentation, keys, image, labels)
-        return self.target.loss(self.logits(params, image[..., None]), labels).mean()
+        return image, labels
 
     def evaluate(self, params: PyTree, batch: Crops) -> dict[str, Float[Array, " b"]]:
         """Of each crop as it is: its loss, and how well each channel tells its two classes apart.

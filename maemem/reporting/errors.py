@@ -39,6 +39,11 @@ class Comparison:
     kinds: np.ndarray
     errors: np.ndarray
 
+    def matches(self) -> dict[int, int]:
+        """The object that a segment is, of those where each is the other's main one."""
+        right = self.kinds == 0
+        return _lookup(self.table.predicted[right], self.table.truth[right])
+
 
 class Spot(NamedTuple):
     """Voxels of a true object that were split off it, merged into another's segment, or both."""

@@ -18,6 +18,7 @@ from maemem.blockwise.engine import Map, open_workers
 from maemem.blockwise.store import Stored, open_labels
 from maemem.checks import check_segmentation
 from maemem.config import Config
+from maemem.data.damage import read_json
 from maemem.data.ledger import write_durably
 from maemem.geometry import Box, blocks
 from maemem.segmentation.contingency import Contingency, contingency, merge
@@ -30,6 +31,7 @@ from maemem.stages.segment import (
     labels_path,
     methods,
     open_scored,
+    tuned_thresholds,
 )
 
 log = logging.getLogger(__name__)
@@ -55,12 +57,12 @@ def run(config: Config, workdir: pathlib.Path) -> None:
             f"decides the thresholds on the validation set"
         )
     tuned = fingerprint(workdir)
-    if path.exists() and json.loads(path.read_text()).get("tuned") != tuned:
+    if path.exists() and read_json(path).get("tuned") != tuned:
         raise ValueError(
             f"{path} was made with other thresholds than those in segment/tuned.json; the test set "
             f"is scored once: put that file back as it was, or begin a new workdir"
         )
-    record = json.loads((workdir / "segment" / "tuned.json").read_text())
+    thresholds = tuned_thresholds(workdir)
     sets: dict[str, Any] = {name: {} for name in SETS}
     with open_workers(config.runtime.workers) as workers:
         for name, volume, entry in ((s, *item) for s in SETS for item in config.data[s].items()):
@@ -69,7 +71,7 @@ def run(config: Config, workdir: pathlib.Path) -> None:
             else:
                 log.warning("%s volume %s has no labels, so it has no scores", name, volume)
     path.parent.mkdir(exist_ok=True)
-    result = {"tuned": tuned, "thresholds": record["thresholds"], "sets": sets}
+    result = {"tuned": tuned, "thresholds": thresholds, "sets": sets}
     write_durably(path, json.dumps(result, indent=1))
     log.info("scores, in %s:\n%s", path, table(sets))
 

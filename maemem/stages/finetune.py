@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
@@ -23,7 +23,7 @@ from maemem.config import Config
 from maemem.data.pipeline import Crops, Labels, labelled_reader
 from maemem.objectives.segmentation import Segmentation
 from maemem.segmentation.decoders import check_grid
-from maemem.training.fit import Evaluate, fit
+from maemem.training.fit import Evaluate, Training, fit
 from maemem.training.mesh import local_rows, place, replicated
 from maemem.training.metrics import MetricWriter, read_metrics
 from maemem.training.step import TrainState
@@ -46,6 +46,28 @@ def run(config: Config, workdir: pathlib.Path) -> None:
       FileNotFoundError: if there is no pre-trained encoder where the config says.
       training.loop.NonFiniteLoss: if the loss diverges.
     """
+    objective, run, read = prepare(config, workdir)
+    validation, held_out = open_labelled_mix(config, "validation", workdir)
+    fit(
+        objective,
+        run,
+        read_batches(config, config.finetune, read),
+        lambda mesh, writer: _make_evaluate(
+            config, objective, validation, held_out, mesh, writer, run.folder
+        ),
+        lambda params: start_encoder(params, config, config.finetune.encoder, workdir),
+    )
+    log.info("held-out prediction: %s", run.folder / "prediction.png")
+
+
+def prepare(
+    config: Config, workdir: pathlib.Path
+) -> tuple[Segmentation, Training, Callable[[range], Crops]]:
+    """Checks and opens all that the stage reads but the encoder: what is learnt, how, from what.
+
+    Raises:
+      ValueError: as `run`.
+    """
     check_segmentation(config)
     settings, crop = config.finetune, config.data.crop_zyx
     run = training(
@@ -59,22 +81,12 @@ def run(config: Config, workdir: pathlib.Path) -> None:
     check_sets(config, workdir)
     check_grid(config.segment.method, config.segment.grid.to_dict())
     train, labels = open_labelled_mix(config, "train", workdir)
-    validation, held_out = open_labelled_mix(config, "validation", workdir)
     objective = segmentation(config, train.volumes[0].voxel_size_nm)
     jax.eval_shape(lambda key: objective.init(key, crop), jax.random.key(0))
     read = labelled_reader(
         train.volumes, labels, train.weights, crop, config.seed, settings.min_foreground
     )
-    fit(
-        objective,
-        run,
-        read_batches(config, settings, read),
-        lambda mesh, writer: _make_evaluate(
-            config, objective, validation, held_out, mesh, writer, run.folder
-        ),
-        lambda params: start_encoder(params, config, settings.encoder, workdir),
-    )
-    log.info("held-out prediction: %s", run.folder / "prediction.png")
+    return objective, run, read
 
 
 def _make_evaluate(

@@ -10,6 +10,7 @@ import functools
 import hashlib
 import logging
 import pathlib
+from collections.abc import Sequence
 
 import jax
 import numpy as np
@@ -94,6 +95,17 @@ def open_network(
     return network
 
 
+def predictor(objective: Segmentation, views: Sequence[View], params: PyTree) -> Predict:
+    """Raw crops to probabilities, the mean over views, on all devices."""
+    mesh = make_mesh()
+    apply = jax.jit(
+        objective.predict,
+        in_shardings=(replicated(mesh), batch_sharding(mesh)),
+        out_shardings=batch_sharding(mesh),
+    )
+    return average_over_views(lambda crops: apply(params, crops), objective.target.undo, views)
+
+
 @dataclasses.dataclass(frozen=True)
 class Network:
     """A fine-tuned segmenter, raw crops to probabilities; a worker is sent what it is made from.
@@ -124,19 +136,13 @@ class Network:
     def _apply(self) -> Predict:
         if self.cache is not None:
             cache_compilations(self.cache)
-        (params, checkpoint), mesh = network_parameters(self.path), make_mesh()
+        params, checkpoint = network_parameters(self.path)
         if _digest(params) != self.digest:
             raise ValueError(
                 f"the network {checkpoint} is another one than when the prediction began; let "
                 f"fine-tuning finish first"
             )
-        apply = jax.jit(
-            self.objective.predict,
-            in_shardings=(replicated(mesh), batch_sharding(mesh)),
-            out_shardings=batch_sharding(mesh),
-        )
-        undo = self.objective.target.undo
-        return average_over_views(lambda crops: apply(params, crops), undo, self.views)
+        return predictor(self.objective, self.views, params)
 
     def __reduce__(self):
         # Not what is built, which belongs to this process.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import pathlib
+from collections.abc import Callable
 
 import jax
 import numpy as np
@@ -21,7 +22,7 @@ from maemem.checks import check_pretraining
 from maemem.config import Config
 from maemem.data.pipeline import crop_reader
 from maemem.objectives.reconstruction import Reconstruction
-from maemem.training.fit import Evaluate, fit
+from maemem.training.fit import Evaluate, Training, fit
 from maemem.training.mesh import local_rows, place, replicated
 from maemem.training.metrics import MetricWriter, read_metrics
 from maemem.training.step import TrainState, sample_keys
@@ -44,24 +45,37 @@ def run(config: Config, workdir: pathlib.Path) -> None:
       FileNotFoundError: if there is no encoder where the config says.
       training.loop.NonFiniteLoss: if the loss diverges.
     """
-    check_pretraining(config)
-    settings, crop = config.pretrain, config.data.crop_zyx
-    run = training(config, settings, workdir / "pretrain")
-    check_batches("pretrain", settings)
-    objective = reconstruction(config)
-    jax.eval_shape(lambda key: objective.init(key, crop), jax.random.key(0))
-    check_sets(config, workdir)
-    train, validation = (open_mix(config, name, workdir) for name in ("train", "validation"))
+    objective, run, read = prepare(config, workdir)
+    validation = open_mix(config, "validation", workdir)
     fit(
         objective,
         run,
-        read_batches(config, settings, crop_reader(*train, crop, config.seed)),
+        read_batches(config, config.pretrain, read),
         lambda mesh, writer: _make_evaluate(
             config, objective, validation, mesh, writer, run.folder
         ),
-        lambda params: start_encoder(params, config, settings.encoder, workdir),
+        lambda params: start_encoder(params, config, config.pretrain.encoder, workdir),
     )
     log.info("reconstruction: %s", run.folder / "reconstruction.png")
+
+
+def prepare(
+    config: Config, workdir: pathlib.Path
+) -> tuple[Reconstruction, Training, Callable[[range], np.ndarray]]:
+    """Checks all that the stage reads, and opens it: what is learnt, how, and from which crops.
+
+    Raises:
+      ValueError: as `run`.
+    """
+    check_pretraining(config)
+    crop = config.data.crop_zyx
+    run = training(config, config.pretrain, workdir / "pretrain")
+    check_batches("pretrain", config.pretrain)
+    objective = reconstruction(config)
+    jax.eval_shape(lambda key: objective.init(key, crop), jax.random.key(0))
+    check_sets(config, workdir)
+    train = open_mix(config, "train", workdir)
+    return objective, run, crop_reader(*train, crop, config.seed)
 
 
 def _make_evaluate(

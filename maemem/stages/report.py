@@ -6,7 +6,6 @@ needs nothing outside itself.
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import os
@@ -19,8 +18,9 @@ import numpy as np
 
 from maemem import pictures
 from maemem.blockwise.store import open_labels, open_prediction, read_prediction
-from maemem.build.volumes import open_raw
+from maemem.build.volumes import open_raw, scored_box
 from maemem.config import Config
+from maemem.data.damage import read_json
 from maemem.data.formats import VoxelSize
 from maemem.geometry import Box
 from maemem.reporting.errors import (
@@ -33,7 +33,7 @@ from maemem.reporting.errors import (
 )
 from maemem.reporting.page import Findings, Panel, VolumeErrors, render
 from maemem.stages.predict import SETS
-from maemem.stages.segment import read_truth
+from maemem.stages.segment import open_scored
 from maemem.training.metrics import read_metrics
 
 log = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ _DRAWN_SPOTS, _SPOT_WINDOW = 4, 128
 _CHANNELS = 6
 
 
-class _Shown(NamedTuple):
+class Shown(NamedTuple):
     """The part of a volume that is compared and drawn."""
 
     name: str
@@ -104,14 +104,7 @@ def run(config: Config, workdir: pathlib.Path) -> None:
 
 def _read_json(path: pathlib.Path) -> dict[str, Any]:
     """What a file holds; nothing, if there is none."""
-    if not path.exists():
-        return {}
-    try:
-        return json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(
-            f"{path} cannot be read ({error}); run the stage that writes it again"
-        ) from None
+    return read_json(path) if path.exists() else {}
 
 
 def _drawn(config: Config, folder: pathlib.Path) -> Iterator[tuple[str, Config, pathlib.Path]]:
@@ -128,22 +121,36 @@ def _drawn(config: Config, folder: pathlib.Path) -> Iterator[tuple[str, Config, 
             return
 
 
-def _compared(config: Config, workdir: pathlib.Path) -> Iterator[_Shown]:
+def _compared(config: Config, workdir: pathlib.Path) -> Iterator[Shown]:
     """The segmentations, each with its raw image and, where it has labels, beside the truth."""
     for name, entry, path in _drawn(config, workdir / "segment"):
-        labels, raw = open_labels(path), open_raw(config, entry, workdir)
-        scored = Box.parse(entry.scored or entry.region, raw.shape_zyx)
-        box = _middle(scored, _VOXELS)
-        predicted, image = labels.read(box), raw.store[box.slices].read().result()
-        truth = comparison = None
-        spots = []
-        if entry.labels:
-            z, y, x = (-n for n in scored.start_zyx)
-            truth = read_truth(config, workdir, entry)[0][box.moved((z, y, x)).slices]
-            comparison = compare(truth, predicted)
-            spots = error_spots(truth, predicted, _SPOTS, comparison)
-            predicted = share_ids(truth, predicted, comparison)
-        yield _Shown(name, box, labels.voxel_size_nm, image, predicted, truth, comparison, spots)
+        yield compare_volume(config, workdir, name, entry, path, _SPOTS)
+
+
+def compare_volume(
+    config: Config, workdir: pathlib.Path, name: str, entry: Config, path: pathlib.Path, spots: int
+) -> Shown:
+    """A segmentation in the part that scores count, or the middle of it where that is large.
+
+    Args:
+      config: that the workdir was made with.
+      workdir: where results are.
+      name: of the volume.
+      entry: what the config says of it.
+      path: of its labels.
+      spots: how many splits and how many merges to find.
+    """
+    labels, raw = open_labels(path), open_raw(config, entry, workdir)
+    box = _middle(scored_box(entry, raw), _VOXELS)
+    predicted, image = labels.read(box), raw.read(box)
+    truth = comparison = None
+    found = []
+    if entry.labels:
+        truth = open_scored(config, workdir, entry)[0](box)
+        comparison = compare(truth, predicted)
+        found = error_spots(truth, predicted, spots, comparison)
+        predicted = share_ids(truth, predicted, comparison)
+    return Shown(name, box, labels.voxel_size_nm, image, predicted, truth, comparison, found)
 
 
 def _middle(box: Box, voxels: int) -> Box:
@@ -164,7 +171,7 @@ def _window(size: int, length: int, centre: int | None = None) -> slice:
     return slice(start, min(size, start + length))
 
 
-def _draw_segmentation(shown: _Shown) -> Panel:
+def _draw_segmentation(shown: Shown) -> Panel:
     z0, y0, _ = shown.box.start_zyx
     depth, height, width = shown.box.shape_zyx
     y, x = _window(height, _WINDOW), _window(width, _WINDOW)
@@ -189,7 +196,7 @@ def _draw_segmentation(shown: _Shown) -> Panel:
     return Panel(png, caption.strip(), wide=True)
 
 
-def _errors(shown: _Shown) -> VolumeErrors:
+def _errors(shown: Shown) -> VolumeErrors:
     _, height, width = shown.box.shape_zyx
     cuts: dict[str, pictures.Cut] = {}
     for i, spot in enumerate(shown.spots[:_DRAWN_SPOTS], 1):
@@ -229,7 +236,7 @@ def _draw_predictions(config: Config, workdir: pathlib.Path) -> Iterator[Panel]:
         sections = [z0 + z for z in telling_sections(np.zeros((depth, 1, 1)), 2)]
         for z in sections:
             box = Box((z, y0 + y.start, x0 + x.start), (z + 1, y0 + y.stop, x0 + x.stop))
-            images.append(raw.store[box.slices].read().result())
+            images.append(raw.read(box))
             channels.append(read_prediction(path, box)[:_CHANNELS])
         png = pictures.draw_prediction(
             np.concatenate(images),

@@ -19,7 +19,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-import tensorstore as ts
 
 from maemem.blockwise.engine import Map, open_workers
 from maemem.blockwise.segment import segment_volume
@@ -29,7 +28,9 @@ from maemem.build.volumes import open_labels as open_truth
 from maemem.build.volumes import open_raw, scored_box
 from maemem.checks import check_segmentation
 from maemem.config import Config
+from maemem.data.damage import read_json
 from maemem.data.ledger import write_durably
+from maemem.data.volumes import Volume
 from maemem.geometry import Box
 from maemem.objectives.affinity import Affinity
 from maemem.reporting.page import NETWORK
@@ -63,11 +64,11 @@ def run(config: Config, workdir: pathlib.Path) -> None:
     if not path.exists():
         refuse_retuning(workdir)
         write_durably(path, json.dumps(_tune(config, workdir), indent=1))
-    tuned = json.loads(path.read_text())
-    log.info("thresholds of the validation set: %s", tuned["thresholds"])
+    tuned = tuned_thresholds(workdir)
+    log.info("thresholds of the validation set: %s", tuned)
     with open_workers(config.runtime.workers) as workers:
         for name, volume in ((s, volume) for s in SETS for volume in config.data[s]):
-            for method, thresholds in tuned["thresholds"].items():
+            for method, thresholds in tuned.items():
                 _segment(config, workdir, name, volume, method, thresholds, workers)
 
 
@@ -80,6 +81,19 @@ def labels_path(workdir: pathlib.Path, name: str, volume: str, method: str) -> p
     """Where the labels of a volume of a set are."""
     suffix = "" if method == NETWORK else f".{method}"
     return workdir / "segment" / name / f"{volume}{suffix}.zarr"
+
+
+def tuned_thresholds(workdir: pathlib.Path) -> dict[str, Thresholds]:
+    """The frozen thresholds, by method.
+
+    Raises:
+      ValueError: if they cannot be read.
+    """
+    path = workdir / "segment" / "tuned.json"
+    thresholds = read_json(path).get("thresholds")
+    if not isinstance(thresholds, dict) or NETWORK not in thresholds:
+        raise ValueError(f"{path} holds no thresholds; put back a copy of it")
+    return thresholds
 
 
 def fingerprint(workdir: pathlib.Path) -> str:
@@ -198,12 +212,12 @@ def open_scored(
 ) -> tuple[Callable[[Box], np.ndarray], Box]:
     """What reads the labels of a box as `read_truth` does, and the part that scores count."""
     raw = open_raw(config, entry, workdir)
-    labels = open_truth(config, entry, workdir, raw).store
+    labels = open_truth(config, entry, workdir, raw)
     return functools.partial(_read_labels, labels, entry.unlabelled), scored_box(entry, raw)
 
 
-def _read_labels(labels: ts.TensorStore, unlabelled: int, box: Box) -> np.ndarray:
-    truth = labels[box.slices].read().result()
+def _read_labels(labels: Volume, unlabelled: int, box: Box) -> np.ndarray:
+    truth = labels.read(box)
     if np.issubdtype(truth.dtype, np.signedinteger):
         truth = np.maximum(truth, -1)  # As training has it, all negative ids are unlabelled.
     if unlabelled < 0:
@@ -222,8 +236,7 @@ def _input(
     if method != "intensity":
         return stored.read_probabilities, stored
     raw = open_raw(config, config.data[name][volume], workdir)
-    image = np.asarray(raw.store[stored.region.slices].read().result())
-    affinities = intensity_affinities(image)
+    affinities = intensity_affinities(raw.read(stored.region))
     return functools.partial(_read_array, affinities, stored.region), stored
 
 

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import pathlib
 from typing import Any, TypeVar, cast
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
-from jaxtyping import PyTree
+from jaxtyping import Array, PyTree, UInt
 
 from maemem.training.mesh import lost_others
 from maemem.training.model_folder import WEIGHTS, is_model, read_weights
 
 log = logging.getLogger(__name__)
 State = TypeVar("State")
+
+# Orbax's, in the folder of a checkpoint.
+_RECORD = "_CHECKPOINT_METADATA"
 
 
 def read_parameters(path: pathlib.Path, stage: str) -> tuple[PyTree, pathlib.Path]:
@@ -56,6 +61,7 @@ def read_parameters(path: pathlib.Path, stage: str) -> tuple[PyTree, pathlib.Pat
         restored = ocp.PyTreeCheckpointer().restore(
             item, args=ocp.args.PyTreeRestore(like, restore_args=kinds, partial_restore=True)
         )
+        _check(restored, checkpoint)
     except Exception as error:  # Whatever a damaged file makes Orbax raise.
         raise ValueError(f"the checkpoint {checkpoint} cannot be read: {error}") from error
     return restored[part], checkpoint
@@ -74,6 +80,50 @@ def _newest(folder: pathlib.Path) -> pathlib.Path | None:
     return max(filter(_is_step, folder.iterdir()), key=lambda step: int(step.name), default=None)
 
 
+@jax.jit
+def _checksum(array: Array) -> UInt[Array, ""]:
+    """The bits of all elements, each times an odd number, modulo 2**32.
+
+    Any one flipped bit changes it; how the array is split over devices does not.
+    """
+    place = jnp.zeros(array.shape, jnp.uint32)
+    for axis, size in enumerate(array.shape):
+        place = place * size + jax.lax.broadcasted_iota(jnp.uint32, array.shape, axis)
+    whole = array.astype(jnp.uint8) if array.dtype == bool else array
+    bits = jax.lax.bitcast_convert_type(whole, f"uint{8 * whole.dtype.itemsize}")
+    return jnp.sum(bits.astype(jnp.uint32) * (2 * place + 1), dtype=jnp.uint32)
+
+
+def _checksums(tree: PyTree) -> dict[str, int]:
+    """Those of all arrays, by name."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    sums = {
+        jax.tree_util.keystr(path, simple=True, separator="/"): _checksum(leaf)
+        for path, leaf in leaves
+    }
+    return {name: int(value) for name, value in sums.items()}
+
+
+def _check(tree: PyTree, checkpoint: pathlib.Path) -> None:
+    """Checks what was read of a checkpoint against the checksums that were saved with it, if any.
+
+    The storage below Orbax has none for the arrays themselves.
+
+    Raises:
+      ValueError: if some differ.
+    """
+    record = checkpoint / _RECORD
+    known = json.loads(record.read_text()) if record.exists() else {}
+    saved = (known.get("custom_metadata") or {}).get("checksums", {})
+    read = _checksums(tree)
+    damaged = [name for name in read if name in saved and read[name] != saved[name]]
+    if damaged:
+        raise ValueError(
+            f"{len(damaged)} arrays are not what was saved, their checksums say; the first is "
+            f"{damaged[0]}"
+        )
+
+
 class Checkpoints:
     """The last few states of a run, one folder `FOLDER/STEP` each.
 
@@ -82,11 +132,20 @@ class Checkpoints:
     """
 
     def __init__(self, folder: pathlib.Path, keep: int):
+        """Opens a folder of checkpoints, made if need be.
+
+        Raises:
+          ValueError: if what Orbax keeps beside one of them is damaged.
+        """
         self._folder = folder.absolute()
-        self._manager = ocp.CheckpointManager(
-            self._folder,
-            options=ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True),
-        )
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True)
+        try:
+            self._manager = ocp.CheckpointManager(self._folder, options=options)
+        except ValueError as error:
+            raise ValueError(
+                f"a checkpoint in {self._folder} has a damaged {_RECORD} ({error}); move that "
+                f"checkpoint elsewhere, and the one before is used"
+            ) from error
 
     def __enter__(self) -> Checkpoints:
         return self
@@ -99,7 +158,12 @@ class Checkpoints:
         """Writes a state, unless that step is there already; returns once it may be donated."""
         if step != self._manager.latest_step():
             # force: Orbax would else let its own interval policy decide.
-            self._manager.save(step, args=ocp.args.StandardSave(state), force=True)
+            self._manager.save(
+                step,
+                args=ocp.args.StandardSave(state),
+                custom_metadata={"checksums": _checksums(state)},
+                force=True,
+            )
 
     def wait(self) -> None:
         """Returns once all that was saved is on disk."""
@@ -128,6 +192,7 @@ class Checkpoints:
         for step in steps:
             try:
                 state = self._manager.restore(step, args=ocp.args.StandardRestore(like))
+                _check(state, self._folder / str(step))
             except Exception as error:  # Whatever a damaged file makes Orbax raise.
                 reason = f"{type(error).__name__}: {str(error).strip()[:300]}"
                 log.warning("checkpoint of step %d cannot be read (%s)", step, reason)

@@ -6,7 +6,7 @@ import dataclasses
 import logging
 import pathlib
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import jax
 from clu import parameter_overview
@@ -19,7 +19,7 @@ from maemem.training.loop import Schedule, train
 from maemem.training.mesh import make_mesh
 from maemem.training.metrics import MetricWriter
 from maemem.training.optimizer import OptimizerSettings
-from maemem.training.step import TrainState, make_train_step, state_maker
+from maemem.training.step import Metrics, TrainState, make_train_step, state_maker
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +66,47 @@ class Training:
     keep_checkpoints: int
 
 
+class Prepared(NamedTuple):
+    """What a run computes with.
+
+    Attributes:
+      mesh: that its states and batches lie on.
+      like: what a state looks like, see `step.state_maker`.
+      make_state: makes the first one.
+      train_step: see `step.make_train_step`.
+    """
+
+    mesh: Mesh
+    like: TrainState
+    make_state: Callable[[], TrainState]
+    train_step: Callable[[TrainState, PyTree], tuple[TrainState, Metrics]]
+
+
+def prepare(objective: Objective, run: Training) -> Prepared:
+    """Makes the functions of a run; nothing is computed or compiled yet."""
+    mesh, optimizer = make_mesh(), run.optimizer.transformation()
+    like, make_state = state_maker(
+        lambda key: objective.init(key, run.crop_zyx),
+        optimizer,
+        seed=run.seed,
+        ema=run.ema_decay > 0,
+        mesh=mesh,
+        fsdp=run.fsdp,
+    )
+    train_step = make_train_step(
+        objective.loss,
+        optimizer,
+        run.optimizer.schedule(),
+        like,
+        seed=run.seed,
+        ema_decay=run.ema_decay,
+        accumulation=run.accumulation,
+        mesh=mesh,
+        fsdp=run.fsdp,
+    )
+    return Prepared(mesh, like, make_state, train_step)
+
+
 def fit(
     objective: Objective,
     run: Training,
@@ -86,32 +127,13 @@ def fit(
       ValueError: if there are checkpoints that cannot be read.
       loop.NonFiniteLoss: if the loss diverges.
     """
-    mesh, optimizer = make_mesh(), run.optimizer.transformation()
-    like, make_state = state_maker(
-        lambda key: objective.init(key, run.crop_zyx),
-        optimizer,
-        seed=run.seed,
-        ema=run.ema_decay > 0,
-        mesh=mesh,
-        fsdp=run.fsdp,
-    )
+    mesh, like, make_state, train_step = prepare(objective, run)
     run.folder.mkdir(parents=True, exist_ok=True)
     with Checkpoints(run.folder / "checkpoints", run.keep_checkpoints) as checkpoints:
         state = checkpoints.restore(like) or _started(make_state(), start)
         first = int(state.step)
         log.info("parameters:\n%s", parameter_overview.get_parameter_overview(state.params))
         log.info("training from step %d to %d on %s", first, run.schedule.steps, jax.devices())
-        train_step = make_train_step(
-            objective.loss,
-            optimizer,
-            run.optimizer.schedule(),
-            state,
-            seed=run.seed,
-            ema_decay=run.ema_decay,
-            accumulation=run.accumulation,
-            mesh=mesh,
-            fsdp=run.fsdp,
-        )
         with MetricWriter(run.folder, first) as writer:
             train(
                 state,

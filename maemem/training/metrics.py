@@ -17,13 +17,15 @@ log = logging.getLogger(__name__)
 
 
 def read_metrics(path: pathlib.Path) -> list[dict[str, float]]:
-    """The rows of a metrics file; a last line that a crash cut off is left out."""
+    """The rows of a metrics file; a line that is damaged, or that a crash cut off, is left out."""
     rows = []
-    for line in path.read_text().splitlines():
+    for line in path.read_bytes().splitlines():
         try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict) and isinstance(row.get("step"), int):
+            rows.append(row)
     return rows
 
 

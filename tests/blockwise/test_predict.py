@@ -166,6 +166,25 @@ def test_resumes(tmp_path):
     assert {path.name for path in output.iterdir()} == {"0", "zarr.json"}
 
 
+def test_a_volume_that_vanishes_ends_a_prediction_which_goes_on_when_it_is_back(tmp_path):
+    volume = stored_volume(tmp_path / "raw.zarr", grey_values(SHAPE))
+    whole = run(volume, tmp_path / "whole.zarr")
+    calls = []
+
+    def predict(crops):
+        calls.append(None)
+        if len(calls) == 30:
+            (tmp_path / "raw.zarr").rename(tmp_path / "gone")
+        return look_around(crops)
+
+    with pytest.raises(FileNotFoundError, match=r"raw\.zarr/0 has vanished"):
+        run(volume, tmp_path / "a.zarr", predict)
+    assert not (tmp_path / "a.zarr").exists()
+    assert list(tmp_path.glob("a.zarr.partial/.conversion/*/*"))
+    (tmp_path / "gone").rename(tmp_path / "raw.zarr")
+    assert run(volume, tmp_path / "a.zarr").tobytes() == whole.tobytes()
+
+
 def test_keeps_what_is_there(tmp_path, caplog):
     volume = stored_volume(tmp_path / "raw.zarr", grey_values(SHAPE))
     output = tmp_path / "a.zarr"

@@ -120,3 +120,11 @@ def test_reconstruct_keeps_what_was_visible_and_puts_predictions_elsewhere(objec
     np.testing.assert_allclose(np.asarray(filled)[~hidden], np.asarray(raw)[~hidden])
     assert np.isfinite(filled).all()
     assert np.abs(np.asarray(filled - raw)[hidden]).mean() > 0.01
+
+
+def test_tissue_of_one_grey_value_gives_finite_losses_and_gradients(objective, params):
+    """As where a volume is padded."""
+    grey = jnp.zeros((3, *CROP), jnp.uint8)
+    loss, gradient = jax.jit(jax.value_and_grad(objective.loss))(params, grey, keys())
+    assert jnp.isfinite(loss)
+    assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))

@@ -44,20 +44,27 @@ def test_killed_at_random_it_ends_the_same(undisturbed, tmp_path, stage):
     assert_same_run(tmp_path, undisturbed(stage), stage)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_asked_to_stop_it_saves_first_and_goes_on_later(undisturbed, tmp_path, number):
-    process = runs.start(tmp_path, **runs.LONG["pretrain"])
-    runs.wait_for_rows(process, tmp_path, 10)
+@pytest.mark.parametrize(
+    ("stage", "number"),
+    [
+        ("pretrain", signal.SIGTERM),
+        ("pretrain", signal.SIGINT),
+        pytest.param("finetune", signal.SIGTERM, marks=pytest.mark.slow),
+    ],
+)
+def test_asked_to_stop_it_saves_first_and_goes_on_later(undisturbed, tmp_path, stage, number):
+    process = runs.start(tmp_path, **runs.LONG[stage])
+    runs.wait_for_rows(process, tmp_path, 10, stage)
     process.send_signal(number)
     if number == signal.SIGTERM:  # Some schedulers say it twice.
         process.send_signal(number)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 128 + number, output
-    last = runs.metrics(tmp_path)[-1]["step"]
+    last = runs.metrics(tmp_path, stage)[-1]["step"]
     assert last < 120
     assert f"saved step {last}" in output
-    assert f"training from step {last} to 120" in runs.run(tmp_path, **runs.LONG["pretrain"])
-    assert_same_run(tmp_path, undisturbed("pretrain"))
+    assert f"training from step {last} to 120" in runs.run(tmp_path, **runs.LONG[stage])
+    assert_same_run(tmp_path, undisturbed(stage), stage)
 
 
 def test_two_runs_in_one_workdir_are_refused(tmp_path):

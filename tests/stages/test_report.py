@@ -8,72 +8,25 @@ import numpy as np
 import pytest
 
 from maemem import pictures
-from maemem.blockwise.predict import predict_volume
 from maemem.blockwise.store import read_labels
 from maemem.build.volumes import open_raw
-from maemem.config import Config, everything, volume
-from maemem.geometry import Box
+from maemem.config import Config, volume
 from maemem.stages import report
 from maemem.stages.segment import read_truth
-from tests.blockwise.volumes import write_labels
-
-TISSUE = "synthetic:?shape_zyx=8,64,64&voxel_size_nm=30,6,6&seed=0"
+from tests import results
 
 
 @pytest.fixture
 def config() -> Config:
-    config = everything()
-    config.data.test.tissue = volume(
-        TISSUE, labels=f"{TISSUE}&show=neurites", region="1:8, :, 8:", scored="2:8, :, 8:60"
-    )
-    return config
+    return results.config()
 
 
 def page(workdir: pathlib.Path) -> str:
     return (workdir / "report" / "index.html").read_text(encoding="utf-8")
 
 
-def leave_results(config: Config, workdir: pathlib.Path) -> tuple[int, int, int]:
-    """What the other stages leave; returns a merge: two objects, and the voxels of the smaller."""
-    entry = config.data.test.tissue
-    truth, scored = read_truth(config, workdir, entry)
-    ids, counts = np.unique(truth[truth > 0], return_counts=True)
-    large, small = (int(ids[i]) for i in np.argsort(-counts)[:2])
-    raw = open_raw(config, entry, workdir)
-    region = Box.parse(entry.region, raw.shape_zyx)
-    labels = np.zeros(region.shape_zyx, np.uint32)
-    labels[1:, :, :52] = np.where(truth == small, large, truth)
-    written = {"voxel_size_nm": (30.0, 6.0, 6.0), "region": region, "attributes": {}}
-    for name in ("segment", "predict", "evaluate"):
-        (workdir / name / "test").mkdir(parents=True)
-    write_labels(workdir / "segment" / "test" / "tissue.zarr", labels, **written)
-    predict_volume(
-        lambda crops: np.repeat(crops[..., None] / np.float32(255), 3, -1),
-        raw,
-        workdir / "predict" / "test" / "tissue.zarr",
-        region=region,
-        window_zyx=(4, 32, 32),
-        stride_zyx=(4, 32, 32),
-        batch_size=4,
-        channels=("z-1", "y-1", "x-1"),
-        identity={},
-        progress=False,
-    )
-    scores = {"sets": {"test": {"tissue": {"adapted_rand": 0.25, "baselines": {}}}}}
-    (workdir / "evaluate" / "scores.json").write_text(json.dumps(scores))
-    thresholds = {"thresholds": {"network": {"threshold": 0.375}}}
-    (workdir / "segment" / "tuned.json").write_text(json.dumps(thresholds))
-    (workdir / "timings.json").write_text(json.dumps({"predict": 2.5}))
-    rows = [{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.0, "eval_loss": 1.5, "eval_x": 0.5}]
-    (workdir / "finetune").mkdir()
-    lines = [*map(json.dumps, rows), '{"step": 3, "lo']
-    (workdir / "finetune" / "metrics.jsonl").write_text("\n".join(lines))
-    assert scored.start_zyx == (2, 0, 8)
-    return large, small, int(np.sort(counts)[-2])
-
-
 def test_a_segmented_workdir(config, tmp_path):
-    large, small, voxels = leave_results(config, tmp_path)
+    large, small, voxels = results.leave(config, tmp_path)
     report.run(config.lock(), tmp_path)
     text = page(tmp_path)
     for heading in ("Scores", "Segmentation", "Splits and merges", "Prediction", "Learning"):
@@ -97,7 +50,7 @@ def test_a_segmented_workdir(config, tmp_path):
 
 
 def test_pictures_show_the_scored_part(config, tmp_path, monkeypatch):
-    leave_results(config, tmp_path)
+    results.leave(config, tmp_path)
     entry = config.data.test.tissue
     truth, scored = read_truth(config, tmp_path, entry)
     raw = np.asarray(open_raw(config, entry, tmp_path).store[scored.slices])
@@ -147,7 +100,7 @@ def test_a_damaged_result_is_named(config, tmp_path):
 def test_negative_labels_are_unlabelled_in_scores_as_in_training(config, tmp_path, unlabelled):
     ids = np.resize(np.array([0, -1, -300, 5, 9], np.int16), (8, 64, 64))
     np.save(tmp_path / "ids.npy", ids)
-    entry = volume(TISSUE, labels=str(tmp_path / "ids.npy"), unlabelled=unlabelled)
+    entry = volume(results.TISSUE, labels=str(tmp_path / "ids.npy"), unlabelled=unlabelled)
     entry.voxel_size_nm = (30.0, 6.0, 6.0)
     truth, _ = read_truth(config, tmp_path, entry)
     np.testing.assert_array_equal(truth == -1, (ids < 0) | (ids == unlabelled))

@@ -1,0 +1,1 @@
+"""A check-up before hours of compute: `python -m maemem.doctor`."""

@@ -1,0 +1,178 @@
+"""The check-up of a config: all checks, in order."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from collections.abc import Callable
+from typing import TypeVar
+
+from maemem.build.networks import intensity_range
+from maemem.build.volumes import check_sets
+from maemem.config import Config
+from maemem.data.volumes import Volume
+from maemem.doctor import labels, machine, readers, sheet, trials, volumes
+from maemem.doctor.verdict import Verdict
+from maemem.doctor.volumes import SETS, Opened
+
+T = TypeVar("T")
+
+# Looked at of a region: what tells enough, and is read in seconds.
+_LOOK_ZYX, _LABELS_ZYX, _SHIFT_ZYX = (64, 256, 256), (128, 512, 512), (16, 512, 512)
+
+
+@dataclasses.dataclass(frozen=True)
+class Line:
+    """A verdict with the name of the check, such as `sections train/unlabelled`."""
+
+    check: str
+    verdict: Verdict
+
+
+class Examination:
+    """Makes checks, one by one, and keeps what they say.
+
+    A check that raises what a user's mistake raises has failed; the others go on. What several
+    stumble over is said once.
+    """
+
+    def __init__(self, say: Callable[[Line], None]):
+        self.lines: list[Line] = []
+        self._say = say
+
+    def check(self, name: str, check: Callable[..., Verdict], *arguments) -> Verdict:
+        """Makes a check; it passes on what it says."""
+        try:
+            verdict = check(*arguments)
+        except (ValueError, OSError) as error:
+            verdict = Verdict("fail", str(error))
+            for line in self.lines:
+                if line.verdict == verdict:
+                    verdict = Verdict("warn", f"not checked: see {line.check}")
+                    break
+        self.lines.append(Line(name, verdict))
+        self._say(self.lines[-1])
+        return verdict
+
+    def open(self, name: str, make: Callable[[], T], describe: Callable[[T], Verdict]) -> T | None:
+        """Makes something that others are checked with, or nothing, where that fails."""
+        made: list[T] = []
+
+        def check() -> Verdict:
+            made.append(make())
+            return describe(made[0])
+
+        self.check(name, check)
+        return made[0] if made else None
+
+
+def examine(config: Config, workdir: pathlib.Path, say: Callable[[Line], None]) -> list[Line]:
+    """Makes all checks that suit the stages of a config.
+
+    Writes nothing but WORKDIR/cache, as a run would, and pictures in WORKDIR/doctor.
+
+    Args:
+      config: the experiment's.
+      workdir: that of the run.
+      say: is told each line as soon as it is known.
+
+    Returns:
+      All lines.
+    """
+    examination = Examination(say)
+    check = examination.check
+    check("devices", machine.devices)
+    if check("copies", machine.copies, config, workdir).level == "fail":
+        return examination.lines
+    opened = []
+    for name, entry in ((s, entry) for s in SETS for entry in config.data[s]):
+        volume = examination.open(
+            f"volume {name}/{entry}",
+            lambda name=name, entry=entry: volumes.open_entry(config, name, entry, workdir),
+            volumes.describe,
+        )
+        opened += [volume] if volume else []
+    check("sets", _sets, config, workdir)
+    for volume, where in ((volume, f"{volume.set}/{volume.name}") for volume in opened):
+        for name, of_volume in _OF_VOLUMES.items():
+            check(f"{name} {where}", of_volume, config, volume)
+        for name, of_labels in _OF_LABELS.items():
+            if volume.labels:
+                check(f"{name} {where}", of_labels, volume, volume.labels)
+    for path, entry in _paths(opened).items():
+        check(f"reader {pathlib.Path(path).name}", readers.alike, config, entry, path, workdir)
+    found = [
+        examination.open(
+            stage,
+            lambda stage=stage: trials.open_trial(config, stage, workdir),
+            trials.describe,
+        )
+        for stage in trials.PREPARE
+        if stage in config.stages
+    ]
+    trained = [trial for trial in found if trial]
+    states = {trial.stage: trial.state_bytes for trial in trained}
+    check("disk", machine.disk, config, opened, states, workdir)
+    for trial in trained:
+        stage = trial.stage
+        check(f"contact sheet {stage}", sheet.contact_sheet, trial, workdir / "doctor")
+        fits = check(f"memory {stage}", trials.memory, trial).level != "fail"
+        if stage == "finetune" or trial.settings.encoder:
+            check(f"encoder {stage}", trials.encoder, trial, workdir)
+        if fits:  # Else this would be killed for it.
+            check(f"pace {stage}", trials.pace, trial)
+        if fits and stage == "finetune" and "predict" in config.stages:
+            check("pace predict", trials.prediction, trial, opened)
+    if "segment" in config.stages:
+        free = machine.memory_of_machine()
+        check("memory segment", machine.tuning_memory, config, opened, free)
+    return examination.lines
+
+
+def _paths(opened: list[Opened]) -> dict[str, Config]:
+    """The paths of images and labels, each once, with the volume that names it.
+
+    But for synthetic ones: there is no second reader of what is made on the spot.
+    """
+    return {
+        path: volume.entry
+        for volume in opened
+        for path in (volume.entry.path, volume.entry.labels)
+        if path and not path.startswith("synthetic:")
+    }
+
+
+def _sets(config: Config, workdir: pathlib.Path) -> Verdict:
+    check_sets(config, workdir)
+    return Verdict("ok", "no voxel is in two of train, validation and test")
+
+
+_OF_VOLUMES: dict[str, Callable[[Config, Opened], Verdict]] = {
+    "axes": lambda config, volume: volumes.axes(
+        volume.raw.voxel_size_nm,
+        volume.labels.voxel_size_nm if volume.labels else None,
+        volume.raw.shape_zyx,
+        volume.read(volume.raw, _LOOK_ZYX),
+    ),
+    "intensities": lambda config, volume: volumes.intensities(
+        volumes.read_crops(volume, config.data.crop_zyx), intensity_range(config)
+    ),
+    "sections": lambda config, volume: volumes.sections(
+        volumes.read_sections(volume), volume.region.shape_zyx[0]
+    ),
+    "chunks": lambda config, volume: volumes.chunks(
+        config.data.crop_zyx,
+        volumes.chunk_shape(volume.raw),
+        volume.region.shape_zyx,
+        volume.raw.dtype.itemsize,
+        config.runtime.cache_bytes,
+    ),
+}
+_OF_LABELS: dict[str, Callable[[Opened, Volume], Verdict]] = {
+    "labels": lambda volume, ids: labels.labels(
+        volume.read(ids, _LABELS_ZYX), volume.entry.unlabelled
+    ),
+    "shift": lambda volume, ids: labels.shift(
+        volume.read(volume.raw, _SHIFT_ZYX), volume.read(ids, _SHIFT_ZYX)
+    ),
+}

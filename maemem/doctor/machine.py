@@ -1,0 +1,170 @@
+"""Checks of the machine: devices, memory, disk."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+import pathlib
+import platform
+import shutil
+
+import jax
+import numpy as np
+
+from maemem.build.networks import target
+from maemem.config import Config
+from maemem.data.convert import copy_path
+from maemem.data.datasets import located
+from maemem.data.readers import is_foreign, open_source
+from maemem.doctor.verdict import Verdict, amount
+from maemem.doctor.volumes import SETS, Opened
+from maemem.stages.segment import methods
+
+# Of what is there, so much can be counted on: other programs run, and plans are not exact.
+_FULL = 0.9
+
+# Bytes a voxel while thresholds are tuned, by method: `python -m benchmarks.memory`, see README.
+_TUNING_BYTES = {"waterz": 458, "mutex": 997, "markers": 68}
+
+
+def devices() -> Verdict:
+    """What JAX computes on."""
+    found, first = jax.devices(), jax.devices()[0]
+    said = (
+        f"{len(found)} × {first.device_kind} ({first.platform}), {_cores()} cores; jax "
+        f"{jax.__version__}, Python {platform.python_version()}"
+    )
+    if first.platform == "cpu" and shutil.which("nvidia-smi"):
+        return Verdict(
+            "warn",
+            f"{said}; there is an NVIDIA driver, but JAX does not use it",
+            "pip install 'jax[cuda12]', and leave JAX_PLATFORMS unset",
+        )
+    return Verdict("ok", said)
+
+
+def _cores() -> int:
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux alone has it.
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def memory_of_device() -> tuple[int, str]:
+    """The bytes that a device has for JAX, and what they are called."""
+    stats = jax.local_devices()[0].memory_stats()
+    if stats and "bytes_limit" in stats:
+        return stats["bytes_limit"], "of the device"
+    return memory_of_machine(), "of RAM that are free"
+
+
+def memory_of_machine() -> int:
+    """The bytes that programs can still have; where the system does not say it, all of them."""
+    try:
+        lines = pathlib.Path("/proc/meminfo").read_text().splitlines()
+        fields = dict(line.split(":", 1) for line in lines)
+        return int(fields["MemAvailable"].split()[0]) << 10
+    except (OSError, KeyError):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def fits(what: str, needed: float, there: float, place: str, mend: str) -> Verdict:
+    """Whether bytes fit a place.
+
+    Args:
+      what: what needs them.
+      needed: how many.
+      there: how many there are.
+      place: where, as in "12 GB PLACE".
+      mend: how to need less.
+    """
+    said = f"{what}; {amount(there)} {place}"
+    if needed <= _FULL * there:
+        return Verdict("ok", said)
+    return Verdict("fail" if needed > there else "warn", said, mend)
+
+
+def tuning_memory(config: Config, opened: list[Opened], there: int) -> Verdict:
+    """Whether tuning fits the memory: it holds the largest validation volume as a whole."""
+    held = [math.prod(v.region.shape_zyx) for v in opened if v.set == "validation" and v.labels]
+    method = config.segment.method
+    needed = max(held, default=0) * _TUNING_BYTES[method]
+    what = (
+        f"about {amount(needed)} to tune thresholds of {method} ({_TUNING_BYTES[method]} bytes a "
+        f"voxel of the largest validation region)"
+    )
+    mend = "choose a smaller region: --config.data.validation.NAME.region"
+    return fits(what, needed, there, "of RAM that are free", mend)
+
+
+def copies(config: Config, workdir: pathlib.Path) -> Verdict:
+    """Whether there is disk for the copies of files that cannot be read in place.
+
+    What cannot be opened is left to the check that opens it.
+    """
+    needed, made = 0, 0
+    entries = itertools.chain(*(config.data[name].values() for name in SETS))
+    wanted = {
+        (located(path, config.data.root), tuple(entry.voxel_size_nm) or None)
+        for entry in entries
+        for path in (entry.path, entry.labels)
+        if path
+    }
+    for path, size in wanted:
+        if path.startswith("synthetic:") or not is_foreign(path):
+            continue
+        try:
+            if copy_path(path, str(workdir / "cache"), voxel_size_nm=size).exists():
+                continue
+            with open_source(path, voxel_size_nm=size, cache_bytes=0) as source:
+                needed += math.prod(source.shape_zyx) * source.dtype.itemsize
+                made += 1
+        except (ValueError, OSError):
+            continue
+    return fits(
+        f"{made} files to convert into {workdir / 'cache'}, at most {amount(needed)}",
+        needed,
+        free_disk(workdir),
+        "of disk that are free",
+        "choose a workdir on a larger disk, or convert elsewhere: python -m maemem.data.convert",
+    )
+
+
+def disk(
+    config: Config, opened: list[Opened], states: dict[str, int], path: pathlib.Path
+) -> Verdict:
+    """Whether there is disk for what the stages write, uncompressed.
+
+    Args:
+      config: the experiment's.
+      opened: its volumes.
+      states: the bytes of a checkpoint, by stage.
+      path: the workdir.
+    """
+    written = {}
+    for stage, size in states.items():
+        written["checkpoints"] = written.get("checkpoints", 0) + size * (
+            config[stage].keep_checkpoints + 1  # One is written before the oldest is deleted.
+        )
+    voxels = sum(math.prod(v.region.shape_zyx) for v in opened if v.set != "train")
+    if "predict" in config.stages:
+        channels = len(target(config.objective).channels)
+        written["predictions"] = voxels * channels * np.dtype(config.predict.dtype).itemsize
+    if "segment" in config.stages:
+        # Blocks are first cut into fragments, which are kept until they are merged.
+        written["segmentations"] = voxels * 4 * 2 * len(methods(config))
+    parts = ", ".join(f"{name} {amount(size)}" for name, size in written.items())
+    return fits(
+        f"at most {amount(sum(written.values()))} to be written ({parts or 'nothing'})",
+        sum(written.values()),
+        free_disk(path),
+        "of disk that are free",
+        "choose a workdir on a larger disk, or fewer keep_checkpoints",
+    )
+
+
+def free_disk(path: pathlib.Path) -> int:
+    """The free bytes where a folder is, or will be."""
+    path = path.absolute()
+    while not path.exists():
+        path = path.parent
+    return shutil.disk_usage(path).free

@@ -1,0 +1,155 @@
+"""Checks that two readers see the same: ours, and the library that the format is known by."""
+
+from __future__ import annotations
+
+import importlib.util
+import pathlib
+import urllib.parse
+from collections.abc import Callable
+
+import h5py
+import numpy as np
+import tifffile
+from PIL import Image
+
+from maemem.config import Config
+from maemem.data.datasets import located, open_dataset
+from maemem.data.readers import is_foreign, sections
+from maemem.data.volumes import shared_context
+from maemem.doctor.verdict import Verdict
+from maemem.geometry import Box, Zyx, format_zyx
+
+_BOXES, _SIDE = 8, 128
+
+# A box, read as [z y x].
+Read = Callable[[Box], np.ndarray]
+
+
+def alike(config: Config, entry: Config, path: str, workdir: pathlib.Path) -> Verdict:
+    """Compares boxes of a volume, before it is binned, with what another reader gives.
+
+    Args:
+      config: with the root and the cache.
+      entry: the volume's.
+      path: of its image or its labels.
+      workdir: where copies are.
+
+    Raises:
+      ValueError: if it cannot be opened.
+      OSError: if a file cannot be read.
+    """
+    ours = open_dataset(
+        path,
+        root=config.data.root,
+        cache=workdir / "cache",
+        voxel_size_nm=tuple(entry.voxel_size_nm) or None,
+        context=shared_context(config.runtime.cache_bytes),
+    )
+    there = located(path, config.data.root)
+    name, shape, read = (
+        _reader_of_file(there) if is_foreign(there) else _reader_of_store(ours.source)
+    )
+    if read is None:
+        return Verdict("ok", f"not compared: {name}")
+    if shape != ours.shape_zyx:
+        return Verdict(
+            "fail",
+            f"{name} has {format_zyx(shape)}, maemem reads {format_zyx(ours.shape_zyx)}",
+            "name the axes in the metadata, or store it as z, y, x",
+        )
+    boxes = random_boxes(ours.shape_zyx)
+    return compare(name, boxes, read, ours.read)
+
+
+def compare(name: str, boxes: list[Box], theirs: Read, ours: Read) -> Verdict:
+    """Whether two readers give the same in all boxes."""
+    for box in boxes:
+        a, b = np.asarray(theirs(box)), np.asarray(ours(box))
+        if not np.array_equal(a, b, equal_nan=a.dtype.kind == "f"):
+            return Verdict(
+                "fail",
+                f"{name} and maemem differ in [{box}]",
+                "if the file was changed since, delete its copy in WORKDIR/cache; else report it",
+            )
+    return Verdict("ok", f"{name} and maemem read the same in {len(boxes)} random boxes")
+
+
+def random_boxes(shape_zyx: Zyx) -> list[Box]:
+    """Boxes of two sections anywhere in a shape, the same each time."""
+    random = np.random.default_rng(0)
+    sizes = np.minimum(shape_zyx, (2, _SIDE, _SIDE))
+    starts = random.integers(0, np.subtract(shape_zyx, sizes) + 1, (_BOXES, 3))
+    return [Box(tuple(a.tolist()), tuple((a + sizes).tolist())) for a in starts]
+
+
+def _reader_of_file(path: str) -> tuple[str, tuple[int, ...], Read]:
+    """The name of a library, the shape that it sees in a file, and what reads a box by it."""
+    lower = path.lower()
+    if pathlib.Path(path).is_dir():
+        files = sections(pathlib.Path(path))
+
+        def read_section(box: Box) -> np.ndarray:
+            zs, ys, xs = box.slices
+            return np.stack([np.asarray(Image.open(file))[ys, xs] for file in files[zs]])
+
+        width, height = Image.open(files[0]).size
+        return "Pillow", (len(files), height, width), read_section
+    if lower.endswith(".npy"):
+        mapped = np.load(path, mmap_mode="r", allow_pickle=False)
+        return "numpy", mapped.shape, lambda box: mapped[box.slices]
+    if lower.endswith((".tif", ".tiff")):
+        return "tifffile", *_reader_of_tiff(path)
+    name, _, dataset = path.rpartition(":") if ":" in path else (path, "", "")
+    array = _dataset(h5py.File(name, "r"), dataset)
+    return "h5py", array.shape, lambda box: array[box.slices]
+
+
+def _dataset(file: h5py.File, name: str) -> h5py.Dataset:
+    """That of a name; without one, the only one of three axes."""
+    found: list[h5py.Dataset] = []
+
+    def note(path: str, item: h5py.Dataset | h5py.Group) -> None:
+        fits = path == name.strip("/") if name else getattr(item, "ndim", 0) == 3
+        if isinstance(item, h5py.Dataset) and fits:
+            found.append(item)
+
+    file.visititems(note)
+    return found[0]
+
+
+def _reader_of_tiff(path: str) -> tuple[tuple[int, ...], Read]:
+    with tifffile.TiffFile(path) as tiff:
+        depth, page = len(tiff.pages), tiff.pages.first
+        shape = (depth, page.imagelength, page.imagewidth)
+        stacked = tiff.series[0].shape
+    if depth == 1 and len(stacked) == 3:  # ImageJ describes all sections in the first.
+        mapped = tifffile.memmap(path, mode="r")
+        return mapped.shape, lambda box: mapped[box.slices]
+
+    def read(box: Box) -> np.ndarray:
+        zs, ys, xs = box.slices
+        pages = [tifffile.imread(path, key=z) for z in range(zs.start, zs.stop)]
+        return np.stack([section.reshape(shape[1:])[ys, xs] for section in pages])
+
+    return shape, read
+
+
+def _reader_of_store(source: str) -> tuple[str, tuple[int, ...], Read | None]:
+    """The same of a store, for zarr alone; without a reader, why there is none."""
+    if not source.startswith("file://") or "|" in source:
+        return f"{source} is not a local folder", (), None
+    folder = pathlib.Path(urllib.parse.unquote(urllib.parse.urlsplit(source).path))
+    if not (folder / ".zarray").exists() and not (folder / "zarr.json").exists():
+        return "zarr-python does not read this format", (), None
+    if importlib.util.find_spec("zarr") is None:
+        return "zarr-python is not installed (pip install zarr)", (), None
+    import zarr
+
+    array = zarr.open_array(str(folder), mode="r")
+    if array.ndim != 3:
+        return f"it has {array.ndim} axes, of which maemem drops some", (), None
+
+    def read(box: Box) -> np.ndarray:
+        return np.asarray(array[box.slices])
+
+    return "zarr-python", array.shape, read

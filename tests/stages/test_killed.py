@@ -1,0 +1,50 @@
+"""The stages after training, killed in the midst of each: nothing finished is done again."""
+
+import random
+import shutil
+import signal
+import time
+
+import pytest
+
+from tests import runs
+
+STAGES = ("predict", "segment", "evaluate", "report")
+ALL = {"stages": str(STAGES)}
+
+pytestmark = pytest.mark.slow
+
+
+def end_in(stage, workdir, number):
+    """Runs all stages until this one is at work, and ends the process."""
+    process = runs.start(workdir, **ALL)
+    for line in process.stdout:
+        if f"stage {stage}, in" in line:
+            break
+    time.sleep(random.uniform(0, 0.2))
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == -number, output
+    assert "Traceback" not in output
+
+
+def results(workdir):
+    """What the stages wrote, the page apart, which says how long they took."""
+    found = [p for stage in STAGES[:-1] for p in (workdir / stage).rglob("*") if p.is_file()]
+    return {path.relative_to(workdir): path.read_bytes() for path in found}
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_each_stage_ends_as_if_it_had_not_been_killed(whole, tmp_path, number):
+    workdir = shutil.copytree(whole[0], tmp_path / "killed")
+    for stage in STAGES:
+        shutil.rmtree(workdir / stage)
+    wanted, finished = results(whole[0]), set()
+    for stage in STAGES:
+        end_in(stage, workdir, number)
+        now = {name for name, content in results(workdir).items() if wanted.get(name) == content}
+        assert now >= finished, "what was finished is as it was"
+        finished = now
+    runs.run(workdir, **ALL)
+    assert results(workdir) == wanted
+    assert (workdir / "report" / "index.html").exists()
