@@ -57,9 +57,11 @@ def test_what_is_kept_is_small_whole_and_of_no_machine(name):
     notebook = read(name)
     nbformat.validate(notebook)
     cells = code(notebook)
-    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
     assert not [o for cell in cells for o in cell.outputs if o.output_type == "error"]
-    assert pictures(notebook)
+    # Where there are outputs, they are those of one run from top to bottom.
+    if any(cell.outputs for cell in cells):
+        assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+        assert pictures(notebook)
 
 
 @pytest.mark.parametrize("name", NAMES)
