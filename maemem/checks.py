@@ -139,6 +139,8 @@ def _check_start(config: Config) -> None:
         _expect("finetune.freeze_encoder", frozen, not frozen, f"False {why}")
     fits = "False where finetune.encoder is empty, or the encoder would keep its random weights"
     _expect("finetune.freeze_encoder", frozen, bool(encoder) or not frozen, fits)
+    for name, path in (("finetune.encoder", encoder), ("predict.network", config.predict.network)):
+        _expect(name, repr(path), "://" not in path, "a folder, not a URL; copy it to one")
 
 
 def _check_plane(config: Config) -> None:

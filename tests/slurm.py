@@ -30,7 +30,7 @@ SelectTypeParameters=CR_Core
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 SchedulerParameters=batch_sched_delay=0,sched_interval=1
-NodeName=localhost NodeAddr=127.0.0.1 CPUs=2
+NodeName=localhost NodeAddr=127.0.0.1 CPUs=2 RealMemory=2000
 PartitionName=low Nodes=localhost Default=YES PriorityTier=1 GraceTime=60
 PartitionName=high Nodes=localhost PriorityTier=2 PreemptMode=OFF
 """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import subprocess
 import uuid
 from collections.abc import Iterator, Sequence
 from typing import Any, cast
@@ -16,6 +17,8 @@ from distributed.scheduler import KilledWorker
 
 from maemem.blockwise.engine import Work
 from maemem.geometry import Box
+
+log = logging.getLogger(__name__)
 
 _SETTINGS = {
     # JAX and tensorstore run threads, and a process that has any must not be forked.
@@ -50,13 +53,15 @@ def connected(where: str) -> Iterator[Client]:
                 dashboard_address="127.0.0.1:0",  # Whichever port is free.
                 silence_logs=logging.ERROR,
             )
+            stack.enter_context(cluster)
         elif kind == "slurm":
-            cluster = SLURMCluster(scheduler_options={"dashboard_address": ":0"})
-            cluster.scale(jobs=int(count))
+            cluster = _slurm(where)
+            stack.enter_context(cluster)
+            # Unlike `scale`, this replaces jobs that are lost, or reach their time limit.
+            cluster.adapt(minimum_jobs=int(count), maximum_jobs=int(count))
+            log.info("%s SLURM jobs are asked for; blocks are done as soon as one runs", count)
         else:
             cluster = where
-        if not isinstance(cluster, str):
-            stack.enter_context(cluster)
         try:
             client = Client(cluster)
         except OSError as error:
@@ -65,6 +70,39 @@ def connected(where: str) -> Iterator[Client]:
                 f"there, or correct the address"
             ) from None
         yield stack.enter_context(client)
+
+
+def _slurm(where: str) -> SLURMCluster:
+    """A cluster without workers yet, of whose kind of job it is known that SLURM takes it.
+
+    Raises:
+      ValueError: if Dask's configuration does not say what a job is, or SLURM takes none such.
+    """
+    missing = [n for n in ("cores", "memory") if not dask.config.get(f"jobqueue.slurm.{n}", None)]
+    if missing:
+        raise ValueError(
+            f"runtime.workers is {where}, and Dask's configuration does not say {missing} of a "
+            f"job; set jobqueue.slurm.cores, memory, queue and walltime in "
+            f"~/.config/dask/jobqueue.yaml, or variables such as DASK_JOBQUEUE__SLURM__CORES=8"
+        )
+    cluster = SLURMCluster(scheduler_options={"dashboard_address": ":0"})
+    try:
+        # Dask would only log that a job was refused, and wait for its worker.
+        subprocess.run(
+            ["sbatch", "--test-only"],
+            input=cluster.job_script(),
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+    except (OSError, subprocess.CalledProcessError) as error:
+        cluster.close()
+        reason = getattr(error, "stderr", None) or str(error)
+        raise ValueError(
+            f"runtime.workers is {where}, and SLURM takes no such job: {' '.join(reason.split())}. "
+            f"Run it where sbatch works, and correct jobqueue.slurm in Dask's configuration"
+        ) from None
+    return cluster
 
 
 def map_blocks(client: Client, work: Work, blocks: Sequence[Box]) -> Iterator[Any]:

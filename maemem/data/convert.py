@@ -246,10 +246,10 @@ def main(argv: list[str]) -> None:
         convert(
             argv[1],
             argv[2],
-            voxel_size_nm=_triple("voxel_size_nm", given.voxel_size_nm, float),
+            voxel_size_nm=triple("voxel_size_nm", given.voxel_size_nm, float),
             memory_bytes=given.memory_bytes,
-            chunk_zyx=_triple("chunk_zyx", given.chunk_zyx, int),
-            shard_zyx=_triple("shard_zyx", given.shard_zyx, int),
+            chunk_zyx=triple("chunk_zyx", given.chunk_zyx, int),
+            shard_zyx=triple("shard_zyx", given.shard_zyx, int),
             progress=given.progress,
         )
     except (ValueError, OSError) as error:
@@ -257,7 +257,12 @@ def main(argv: list[str]) -> None:
         sys.exit(1)
 
 
-def _triple(name: str, words: list[str] | None, kind: Callable[[str], Any]) -> Any:
+def triple(name: str, words: list[str] | None, kind: Callable[[str], Any]) -> Any:
+    """What a flag that takes z,y,x says, as numbers of a kind; None where it is not given.
+
+    Raises:
+      ValueError: if it does not say three numbers.
+    """
     if words is None:
         return None
     try:

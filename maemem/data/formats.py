@@ -6,11 +6,13 @@ are the same thing.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import tensorstore as ts
@@ -22,7 +24,7 @@ METADATA_KEYS = ("zarr.json", ".zarray", ".zgroup", ".zattrs", "attributes.json"
 # A conversion keeps its record here, inside the volume that it writes, until the volume is whole.
 CONVERSION_RECORD = ".conversion/identity.json"
 
-_METADATA_TIMEOUT_SECONDS = 60
+TIMEOUT_SECONDS = 60  # Of a request for metadata or for the record.
 # When there was a volume at a URL: not asked again for every crop of one value.
 _last_seen: dict[str, float] = {}
 _UNITS_NM = {
@@ -46,6 +48,7 @@ class Layout:
     kvstore: ts.KvStore  # where the array is
     axes: tuple[str, ...] | None  # the name of each dimension as stored; None: they have no names
     voxel_size_nm: VoxelSize | None  # z y x; None: the metadata have none
+    start_nm: VoxelSize = (0.0, 0.0, 0.0)  # z y x, of voxel 0 in the space that the metadata mean
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +66,44 @@ def at(kvstore: ts.KvStore, path: str) -> ts.KvStore:
     moved = kvstore.copy()
     moved.path = path.rstrip("/") + "/" if path else ""
     return moved
+
+
+def folder(path: Path) -> ts.KvStore:
+    """The storage of a folder of this machine."""
+    return ts.KvStore.open({"driver": "file", "path": f"{path}/"}).result()
+
+
+def address(kvstore: ts.KvStore) -> str:
+    """The URL of a place, for messages, and to tell it from others."""
+    try:
+        return kvstore.url
+    except NotImplementedError:  # S3 elsewhere than at Amazon.
+        spec = kvstore.spec().to_json()
+        inner = spec.get("base", spec)
+        where = f"{inner['endpoint'].rstrip('/')}/{inner['bucket']}/{inner.get('path', '')}"
+        return f"{where}|{spec['driver']}:{kvstore.path}" if "base" in spec else where
+
+
+@contextlib.contextmanager
+def reaching(kvstore: ts.KvStore) -> Iterator[None]:
+    """Says in one line what keeps a storage from being reached.
+
+    Raises:
+      ValueError: if it gives no answer in time, or none but an error.
+    """
+    try:
+        yield
+    except TimeoutError:
+        raise ValueError(
+            f"no answer from {address(kvstore)} in {TIMEOUT_SECONDS} s; check the address and the "
+            f"network"
+        ) from None
+    except ValueError as error:
+        reason = str(error).split(" [")[0]  # Without the request and the answer, both in full.
+        raise ValueError(
+            f"{address(kvstore)} cannot be reached: {reason}; check the address and the "
+            f"credentials, which are those that the tools of AWS and gcloud take"
+        ) from None
 
 
 def read_layout(kvstore: ts.KvStore) -> Layout | None:
@@ -83,26 +124,29 @@ def read_layout(kvstore: ts.KvStore) -> Layout | None:
     try:
         return _read_layout(kvstore)
     except (LookupError, TypeError, AttributeError) as error:
-        raise ValueError(f"the metadata at {kvstore.url} are malformed: {error!r}") from error
+        raise ValueError(f"the metadata at {address(kvstore)} are malformed: {error!r}") from error
 
 
 def _read_layout(kvstore: ts.KvStore) -> Layout | None:
     info = _read_json(kvstore, "info")
     if info and "scales" in info:
-        x, y, z = info["scales"][0]["resolution"]
+        scale = info["scales"][0]
+        x, y, z = scale["resolution"]
+        x0, y0, z0 = scale.get("voxel_offset", (0, 0, 0))
         axes = ("x", "y", "z", "channel")
-        return Layout("neuroglancer_precomputed", kvstore, axes, (float(z), float(y), float(x)))
+        size, start = (float(z), float(y), float(x)), (float(z0 * z), float(y0 * y), float(x0 * x))
+        return Layout("neuroglancer_precomputed", kvstore, axes, size, start)
     node = _read_node(kvstore)
     if node is None:
         return None
     place = kvstore
     if not node.is_array:
-        place = at(kvstore, kvstore.path + _first_dataset(node, kvstore.url))
+        place = at(kvstore, kvstore.path + _first_dataset(node, address(kvstore)))
         node = _read_node(place)
         if node is None or not node.is_array:
             raise ValueError(
-                f"the group {kvstore.url} lists {place.url} as its first scale, and no array is "
-                f"there; the volume is incomplete, or name one of its arrays"
+                f"the group {address(kvstore)} lists {address(place)} as its first scale, and no "
+                f"array is there; the volume is incomplete, or name one of its arrays"
             )
     return _n5_layout(node, place) if node.driver == "n5" else _zarr_layout(node, place)
 
@@ -121,28 +165,23 @@ def is_volume(kvstore: ts.KvStore) -> bool:
 def is_unfinished(kvstore: ts.KvStore) -> bool:
     """Whether a conversion is still to finish the volume at this place, or the one around it."""
     for folder in (kvstore, *(parent for parent, _ in _ancestors(kvstore, 1))):
-        # The metadata of the group are the last thing that a conversion writes.
-        if _read_json(folder, CONVERSION_RECORD) and not _read_json(folder, "zarr.json"):
+        # The metadata of the whole are the last thing that a conversion or an export writes.
+        if _read_json(folder, CONVERSION_RECORD) and not (
+            _read_json(folder, "zarr.json") or _read_json(folder, "info")
+        ):
             return True
     return False
 
 
 def _read_json(kvstore: ts.KvStore, key: str) -> dict[str, Any] | None:
-    try:
-        found = kvstore.read(key).result(timeout=_METADATA_TIMEOUT_SECONDS)
-    except TimeoutError:
-        raise ValueError(
-            f"no answer from {kvstore.url} in {_METADATA_TIMEOUT_SECONDS} s; check the address "
-            f"and the network"
-        ) from None
-    except ValueError as error:
-        raise ValueError(f"{kvstore.url}{key} cannot be read: {error}") from None
+    with reaching(kvstore):
+        found = kvstore.read(key).result(timeout=TIMEOUT_SECONDS)
     if found.state != "value":
         return None
     try:
         content = json.loads(found.value)
     except ValueError as error:
-        raise ValueError(f"{kvstore.url}{key} is not valid JSON: {error}") from None
+        raise ValueError(f"{address(kvstore)}{key} is not valid JSON: {error}") from None
     return content if isinstance(content, dict) else None
 
 
@@ -178,7 +217,7 @@ def _axis_names(axes: Sequence[Any] | None) -> tuple[str, ...] | None:
     return names if names and len(names) == len(listed) else None
 
 
-def _first_dataset(group: _Node, url: str | None) -> str:
+def _first_dataset(group: _Node, url: str) -> str:
     if multiscales := _multiscales(group.attributes):
         return str(multiscales[0]["datasets"][0]["path"])
     if group.driver == "n5" and {"downsamplingFactors", "scales"} & set(group.attributes):
@@ -201,7 +240,7 @@ def _zarr_layout(array: _Node, place: ts.KvStore) -> Layout:
             for dataset in image["datasets"]:
                 if dataset["path"].strip("/") == inside:
                     axes = _axis_names(image.get("axes")) or _OME_DEFAULT_AXES
-                    return Layout(array.driver, place, axes, _ome_voxel_size(image, dataset, axes))
+                    return Layout(array.driver, place, axes, *_ome_place(image, dataset, axes))
     own = array.attributes
     size = None
     if array.axes and "resolution" in own and "units" in own:
@@ -209,19 +248,25 @@ def _zarr_layout(array: _Node, place: ts.KvStore) -> Layout:
     return Layout(array.driver, place, array.axes, size)
 
 
-def _ome_voxel_size(image: Mapping[str, Any], dataset: Mapping[str, Any], axes) -> VoxelSize | None:
-    scales = [
-        transform["scale"]
-        for transform in (
-            *dataset.get("coordinateTransformations", ()),
-            *image.get("coordinateTransformations", ()),
-        )
-        if transform.get("type") == "scale"
-    ]
-    if not scales:
-        return None
+def _ome_place(
+    image: Mapping[str, Any], dataset: Mapping[str, Any], axes: Sequence[str]
+) -> tuple[VoxelSize | None, VoxelSize]:
+    """The voxel size, None if it is not said, and where the first voxel is, both in nm, z y x."""
+    transforms = (
+        *dataset.get("coordinateTransformations", ()),
+        *image.get("coordinateTransformations", ()),
+    )
+    if not any(transform.get("type") == "scale" for transform in transforms):
+        return None, (0.0, 0.0, 0.0)
+    size, start = [1.0] * len(axes), [0.0] * len(axes)
+    for transform in transforms:  # Each in the space that those before it lead to.
+        if transform.get("type") == "scale":
+            size = [a * b for a, b in zip(size, transform["scale"], strict=True)]
+            start = [a * b for a, b in zip(start, transform["scale"], strict=True)]
+        elif transform.get("type") == "translation":
+            start = [a + b for a, b in zip(start, transform["translation"], strict=True)]
     units = [a.get("unit") if isinstance(a, dict) else None for a in image.get("axes", ())]
-    return _by_name(axes, [math.prod(s) for s in zip(*scales, strict=True)], units)
+    return _by_name(axes, size, units), _by_name(axes, start, units) or (0.0, 0.0, 0.0)
 
 
 def _n5_layout(array: _Node, place: ts.KvStore) -> Layout:

@@ -3,7 +3,9 @@
 It says what the work is of (`identity.json`), and which blocks are finished: an empty file each,
 named after the block, in a folder named after a hash of the identity. To make an empty file is
 atomic everywhere, so a block is recorded or is not, whoever dies meanwhile; and what is recorded
-under another identity is never taken for this one's.
+under another identity is never taken for this one's. The record is read and written through
+`ts.KvStore`, so that a folder and a bucket are the same thing; to hold a result, and to name it
+when it is whole, takes a folder.
 """
 
 from __future__ import annotations
@@ -20,6 +22,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import tensorstore as ts
+
 from maemem.data import formats
 from maemem.geometry import Box
 
@@ -28,22 +32,20 @@ from maemem.geometry import Box
 class Finished:
     """The finished blocks; whoever finishes one may have a copy of this."""
 
-    folder: Path
+    place: ts.KvStore
 
     def step(self, name: str) -> Finished:
         """Those of one step of the work, where each of several goes over all blocks."""
-        return Finished(self.folder / name)
+        return Finished(formats.at(self.place, self.place.path + name))
 
     def missing(self, blocks: Sequence[Box]) -> list[Box]:
         """The blocks that are not among them, in their order."""
-        names = set(os.listdir(self.folder)) if self.folder.exists() else set()
+        names = {key.decode() for key in self.place.list().result()}
         return [block for block in blocks if block_name(block) not in names]
 
     def add(self, block: Box) -> None:
         """Records a block that is on disk."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / block_name(block)).touch()
-        _sync_folder(self.folder)
+        self.place.write(block_name(block), b"").result()
 
 
 def block_name(block: Box) -> str:
@@ -82,41 +84,55 @@ def held(partial: Path, target: Path, *, wait: bool) -> Iterator[None]:
 
 
 def claim(partial: Path, wanted: dict[str, Any]) -> Finished:
+    """Records what a new partial result in a folder is of, or compares it with an old one.
+
+    Args, returns, raises: as `claim_place`; and ValueError if the folder is something else.
+    """
+    if not (partial / formats.CONVERSION_RECORD).exists():
+        others = [entry.name for entry in partial.iterdir() if entry != _record(partial)]
+        if others:
+            raise ValueError(
+                f"{partial} holds {others[0]}, and no record of what was begun; delete this folder"
+            )
+    return claim_place(formats.folder(partial), wanted)
+
+
+def claim_place(partial: ts.KvStore, wanted: dict[str, Any]) -> Finished:
     """Records what a new partial result is of, or compares it with what an old one is of.
 
     Args:
-      partial: its folder.
+      partial: where it is.
       wanted: everything that decides what is written, the grid of blocks included, as JSON has it.
 
     Returns:
       The blocks that are finished.
 
     Raises:
-      ValueError: if they differ; it names the differences. If the record cannot be read, or the
-        folder is something else.
+      ValueError: if they differ; it names the differences. If the record cannot be read or made.
     """
-    identity = partial / formats.CONVERSION_RECORD
-    if not identity.exists():
-        others = [entry.name for entry in partial.iterdir() if entry != _record(partial)]
-        if others:
-            raise ValueError(
-                f"{partial} holds {others[0]}, and no record of what was begun; delete this folder"
-            )
-        write_durably(identity, json.dumps(wanted, indent=1))
+    key, name, limit = formats.CONVERSION_RECORD, formats.address(partial), formats.TIMEOUT_SECONDS
+    with formats.reaching(partial):
+        found = partial.read(key).result(timeout=limit)
+        if found.state != "value":  # And if another process is faster, its record stays.
+            content, unlike = json.dumps(wanted, indent=1).encode(), found.stamp.generation
+            partial.write(key, content, if_equal=unlike).result(timeout=limit)
+            found = partial.read(key).result(timeout=limit)
+    if found.state != "value":  # S3 says no more than that where there is no bucket.
+        raise ValueError(f"{name} cannot be written to; make its bucket, or check the address")
     try:
-        begun = dict(json.loads(identity.read_text()))
+        begun = dict(json.loads(found.value))
     except (ValueError, TypeError) as error:
         raise ValueError(
-            f"{identity}, which says what was begun, is damaged ({error}); delete {partial}, and "
-            f"begin again"
+            f"{name}{key}, which says what was begun, is damaged ({error}); delete "
+            f"{name}, and begin again"
         ) from None
     if differing := differences(begun, wanted):
         raise ValueError(
-            f"{partial} was begun from another input or with other options: {differing}. Repeat "
-            f"the old command, or delete this folder"
+            f"{name} was begun from another input or with other options: {differing}. "
+            f"Repeat the old command, or delete it"
         )
-    key = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()[:16]
-    return Finished(_record(partial) / key)
+    digest = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()[:16]
+    return Finished(formats.at(partial, f"{partial.path}{key.rsplit('/', 1)[0]}/{digest}"))
 
 
 def differences(before: dict[str, Any], now: dict[str, Any]) -> str:
@@ -131,6 +147,15 @@ def differences(before: dict[str, Any], now: dict[str, Any]) -> str:
 def scratch(partial: Path, name: str) -> Path:
     """A place for what the work needs on its way; it is dropped with the record."""
     return _record(partial) / name
+
+
+def drop(place: ts.KvStore) -> None:
+    """Drops the record of a result that is whole."""
+    folder = formats.CONVERSION_RECORD.split("/")[0]
+    if place.spec().to_json()["driver"] == "file":
+        shutil.rmtree(Path(place.path) / folder)
+    else:  # All that begins with `folder/`; the character after the slash is 0.
+        place.delete_range(ts.KvStore.KeyRange(f"{folder}/", f"{folder}0")).result()
 
 
 def publish(partial: Path, target: Path) -> None:

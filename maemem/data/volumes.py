@@ -39,6 +39,7 @@ class Volume:
     voxel_size_nm: VoxelSize  # z y x
     source: str  # URL of the array in full; the same for two volumes that show the same data
     region: Box  # what `store` shows, in its voxels, of the whole array
+    start_nm: VoxelSize = (0.0, 0.0, 0.0)  # z y x, of the whole array, as its metadata place it
 
     @property
     def shape_zyx(self) -> Zyx:
@@ -102,7 +103,8 @@ class Volume:
         store = store[ts.d[:].label["z", "y", "x"]]
         z, y, x = store.shape
         size = tuple(nm * n for nm, n in zip(self.voxel_size_nm, bin_zyx, strict=True))
-        return Volume(store, check_voxel_size(size), self.source, Box((0, 0, 0), (z, y, x)))
+        whole = Box((0, 0, 0), (z, y, x))
+        return Volume(store, check_voxel_size(size), self.source, whole, self.start_nm)
 
 
 @functools.cache
@@ -125,8 +127,8 @@ def open_volume(
 
     Of a multi-scale image the first scale is opened. Axes are turned to z y x: by their names where
     the metadata name them; else zarr is taken as z y x, and N5 as x y z, as its readers do. Axes
-    such as time and channel must have size 1, and are dropped. Voxels count from 0, so the
-    `voxel_offset` of a precomputed volume is dropped.
+    such as time and channel must have size 1, and are dropped. Voxels count from 0, wherever the
+    metadata place the first (`Volume.start_nm`).
 
     Args:
       path: a folder, or a URL that tensorstore knows (`gs://`, `s3://`, `http://`, `file://`, also
@@ -156,8 +158,8 @@ def open_volume(
         )
     z, y, x = store.shape
     size = _agreed_voxel_size(path, layout.voxel_size_nm, voxel_size_nm)
-    whole = Box((0, 0, 0), (z, y, x))
-    return Volume(store, size, (layout.kvstore.url or path).rstrip("/"), whole).cut(region)
+    source, whole = formats.address(layout.kvstore).rstrip("/"), Box((0, 0, 0), (z, y, x))
+    return Volume(store, size, source, whole, layout.start_nm).cut(region)
 
 
 def conversion_hint(path: str) -> str:
@@ -196,28 +198,45 @@ def _locate(path: str, context: ts.Context | None) -> ts.KvStore:
                 f"{path} is a file, expected the folder of a volume; if it is a TIFF, HDF5 or npy "
                 f"file, convert it first: {conversion_hint(path)}"
             )
-        spec: str | dict = {"driver": "file", "path": str(folder) + "/"}
-    else:
-        spec = path
+        return formats.folder(folder)
+    return open_url(path, context)
+
+
+def open_url(url: str, context: ts.Context | None = None) -> ts.KvStore:
+    """The storage that a URL names, as a folder; nothing need be there.
+
+    `s3://` is Amazon's, or what the environment variable `AWS_ENDPOINT_URL` names instead.
+
+    Raises:
+      ValueError: if it is not a URL that tensorstore knows.
+    """
     try:
-        kvstore = ts.KvStore.open(_kvstore_spec(spec), context=context).result()
+        kvstore = ts.KvStore.open(_kvstore_spec(url), context=context).result()
     except ValueError as error:
-        raise ValueError(f"{path} is not a URL that tensorstore can open: {error}") from None
-    if "|" not in path and path.startswith("file://"):
+        raise ValueError(f"{url} is not a URL that tensorstore can open: {error}") from None
+    if "|" not in url and url.startswith("file://"):
         return formats.at(kvstore, str(Path(kvstore.path).resolve()))
     return formats.at(kvstore, kvstore.path)
 
 
-def _kvstore_spec(spec: str | dict) -> ts.KvStore.Spec:
-    if isinstance(spec, dict):
-        return ts.KvStore.Spec(spec)
-    # A last part such as `|zarr3:` names a format, of which the metadata speak for themselves.
-    last = spec.rsplit("|", 1)[-1]
-    if "|" in spec and re.match(r"(zarr2?|zarr3|n5|neuroglancer-precomputed|auto):", last):
-        array = ts.Spec(spec).kvstore
-        if array is not None:
-            return array
+def _kvstore_spec(url: str) -> ts.KvStore.Spec:
+    spec = ts.KvStore.Spec(_without_format(url)).to_json()
+    inner = spec.get("base", spec)  # Such as of `|zip:`.
+    # As Amazon's own tools have it; tensorstore wants to be told, in the specification.
+    if inner["driver"] == "s3" and (endpoint := os.environ.get("AWS_ENDPOINT_URL")):
+        region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+        inner |= {"endpoint": endpoint, "aws_region": region or "us-east-1"}
     return ts.KvStore.Spec(spec)
+
+
+def _without_format(url: str) -> str | dict:
+    """Without a last part such as `|zarr3:`: the metadata of a format speak for themselves."""
+    last = url.rsplit("|", 1)[-1]
+    if "|" in url and re.match(r"(zarr2?|zarr3|n5|neuroglancer-precomputed|auto):", last):
+        array = ts.Spec(url).kvstore
+        if array is not None:
+            return array.to_json()
+    return url
 
 
 def _no_volume(path: str) -> Exception:

@@ -7,6 +7,8 @@ import pathlib
 from collections.abc import Callable
 from typing import TypeVar
 
+from jax.errors import JaxRuntimeError
+
 from maemem.build.networks import intensity_range
 from maemem.build.volumes import check_sets
 from maemem.config import Config
@@ -32,8 +34,8 @@ class Line:
 class Examination:
     """Makes checks, one by one, and keeps what they say.
 
-    A check that raises what a user's mistake raises has failed; the others go on. What several
-    stumble over is said once.
+    A check that raises what a user's mistake raises, or for which a device has no memory, has
+    failed; the others go on. What several stumble over is said once.
     """
 
     def __init__(self, say: Callable[[Line], None]):
@@ -44,7 +46,7 @@ class Examination:
         """Makes a check; it passes on what it says."""
         try:
             verdict = check(*arguments)
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, JaxRuntimeError) as error:
             verdict = Verdict("fail", str(error))
             for line in self.lines:
                 if line.verdict == verdict:

@@ -20,6 +20,7 @@ from maemem.blockwise.windows import Windows
 from maemem.build.encoders import start_encoder
 from maemem.build.networks import test_time_views
 from maemem.build.trainings import read_batches
+from maemem.build.volumes import open_labelled_mix, open_mix
 from maemem.config import WORKDIR, Config
 from maemem.doctor.machine import fits, memory_of_device
 from maemem.doctor.verdict import Verdict, amount, duration
@@ -34,7 +35,11 @@ from maemem.training.step import TrainState
 
 log = logging.getLogger(__name__)
 
-PREPARE = {"pretrain": pretrain.prepare, "finetune": finetune.prepare}
+# By stage: what opens all that is learnt from, and what is held out.
+PREPARE = {
+    "pretrain": (pretrain.prepare, open_mix),
+    "finetune": (finetune.prepare, open_labelled_mix),
+}
 
 _SECONDS, _STEPS = 3.0, 20  # Something is timed so long, and no more often.
 
@@ -89,7 +94,10 @@ def open_trial(config: Config, stage: str, workdir: pathlib.Path) -> Trial:
     Raises:
       ValueError: if the config is inconsistent or a volume cannot serve.
     """
-    return Trial(stage, config, *PREPARE[stage](config, workdir))
+    make, open_held_out = PREPARE[stage]
+    made = make(config, workdir)
+    open_held_out(config, "validation", workdir)
+    return Trial(stage, config, *made)
 
 
 def describe(trial: Trial) -> Verdict:
@@ -203,6 +211,7 @@ def encoder(trial: Trial, workdir: pathlib.Path) -> Verdict:
 def prediction(trial: Trial, opened: list[Opened]) -> Verdict:
     """How long the stage predict will take, by a batch of windows."""
     config, settings = trial.config, trial.config.predict
+    # Of validation there is a volume, or fine-tuning would not have got here.
     held_out = [volume for volume in opened if volume.set in predict.SETS]
     windows = sum(
         Windows(volume.region, settings.window_zyx, settings.stride_zyx).count

@@ -239,9 +239,9 @@ def read_sections(opened: Opened) -> list[tuple[int, np.ndarray]]:
     if depth <= runs * length:
         starts = list(range(0, depth, length))
     window = middle(opened.region.shape_zyx, (depth, 256, 256)).moved(opened.region.start_zyx)
-    (first, *start), (_, *stop) = window.start_zyx, window.stop_zyx
+    (first, y0, x0), (_, y1, x1) = window.start_zyx, window.stop_zyx
     ranges = [(first + z, first + min(z + length, depth)) for z in starts]
-    return [(a, opened.raw.read(Box((a, *start), (b, *stop)))) for a, b in ranges]
+    return [(a, opened.raw.read(Box((a, y0, x0), (b, y1, x1)))) for a, b in ranges]
 
 
 def chunks(

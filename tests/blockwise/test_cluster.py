@@ -19,7 +19,7 @@ from maemem.geometry import blocks
 from maemem.segmentation.region_graph import Merging
 from tests.blockwise import segmentations
 from tests.blockwise.predictions import SHAPE, run
-from tests.blockwise.volumes import grey_values, stored_volume
+from tests.blockwise.volumes import files, grey_values, stored_volume
 from tests.runs import REPOSITORY
 
 log = logging.getLogger(__name__)
@@ -28,8 +28,8 @@ EVERY = list(blocks((4, 6, 10), (1, 3, 5)))
 
 @pytest.fixture(scope="module")
 def workers():
-    """Two processes of this machine."""
-    with open_workers("local:2") as found:
+    """Four processes of this machine."""
+    with open_workers("local:4") as found:
         yield found
 
 
@@ -39,10 +39,6 @@ def finished_of(folder):
     folder.mkdir(exist_ok=True)
     with ledger.held(folder / "a.zarr.partial", folder / "a.zarr", wait=False):
         yield ledger.claim(folder / "a.zarr.partial", {})
-
-
-def files(folder):
-    return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
 def leave_name(folder, block):
@@ -100,7 +96,7 @@ def test_every_block_is_done_once_and_by_several_processes(tmp_path, workers):
     done = list((tmp_path / "done").iterdir())
     assert sorted(path.read_text() for path in done) == sorted(map(str, EVERY))
     processes = {path.name.split("-")[0] for path in done}
-    assert len(processes) == 2
+    assert len(processes) == 4
     assert str(os.getpid()) not in processes
 
 
@@ -161,6 +157,22 @@ def test_no_scheduler_at_an_address_is_said():
         pytest.raises(ValueError, match=r"tcp://127\.0\.0\.1:9, .*start one there"),
         open_workers("tcp://127.0.0.1:9"),
     ):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("settings", "path", "message"),
+    [
+        ({"cores": None, "memory": "1GB"}, "", r"does not say \['cores'\] .*SLURM__CORES=8"),
+        ({"cores": 1, "memory": None}, "", r"does not say \['memory'\]"),
+        ({"cores": 1, "memory": "1GB"}, "/nowhere", r"no such job: .*'sbatch'.*sbatch works"),
+    ],
+)
+def test_what_slurm_jobs_lack_is_said(monkeypatch, settings, path, message):
+    if path:
+        monkeypatch.setenv("PATH", path)
+    named = {f"jobqueue.slurm.{name}": value for name, value in settings.items()}
+    with dask.config.set(named), pytest.raises(ValueError, match=message), open_workers("slurm:2"):
         pass
 
 

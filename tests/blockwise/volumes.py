@@ -34,3 +34,8 @@ def write_labels(path: Path, labels: np.ndarray, *, voxel_size_nm, region, attri
 def grey_values(shape, dtype=np.uint8) -> np.ndarray:
     """Noise over all 256 grey values."""
     return np.random.default_rng(0).integers(0, 256, shape).astype(dtype)
+
+
+def files(folder: Path) -> dict[Path, bytes]:
+    """All that is in a folder."""
+    return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}

@@ -1,6 +1,7 @@
 """What is recorded of work under way, and whose record is refused."""
 
 import json
+import pathlib
 
 import pytest
 
@@ -24,7 +25,7 @@ def test_a_finished_block_is_one_small_file_and_is_seen_by_all(partial):
     finished.add(EVERY[2])
     finished.add(EVERY[2])  # Two workers may do the same.
     assert ledger.claim(partial, IDENTITY).missing(EVERY) == [EVERY[0], EVERY[1], EVERY[3]]
-    (file,) = finished.folder.iterdir()
+    (file,) = pathlib.Path(finished.place.path).iterdir()
     assert (file.name, file.read_bytes()) == ("2-4_0-3_0-5", b"")
 
 

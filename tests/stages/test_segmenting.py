@@ -230,6 +230,8 @@ def scored_on(other):
         ({"segment__grid__score": "('max',)"}, "score {'max'} is unknown"),
         ({"segment__halo_zyx": "(0,8,8)"}, "three positive whole numbers"),
         ({"runtime__workers": "local"}, "empty, local:N, slurm:N, or the address"),
+        ({"finetune__encoder": "gs://a/b"}, "'gs://a/b'; expected: a folder, not a URL"),
+        ({"predict__network": "s3://a/b"}, "'s3://a/b'; expected: a folder, not a URL"),
         ({"segment__grid__low": "(0.1, 0.99)"}, "expected 0 <= low < high"),
         ({"segment__grid__threshold": "()"}, "one or more values of each"),
         ({"predict__window_zyx": "(4,36,36)"}, "a multiple of the patch (1, 8, 8)"),

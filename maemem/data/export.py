@@ -1,0 +1,312 @@
+"""Exports a volume of any size to Neuroglancer's precomputed format, with a downsampled pyramid.
+
+    python -m maemem.data.export SOURCE TARGET
+
+SOURCE: a volume that is opened in place: zarr (what maemem segmented, too), N5, precomputed; a
+folder or a URL. TARGET: a folder, or a URL such as `gs://bucket/mine` or `s3://bucket/mine`.
+
+Killed, it leaves a TARGET that is no volume yet; the same command then goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import json
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, TypeAlias, cast
+
+import numpy as np
+import tensorstore as ts
+from absl import app, flags
+
+from maemem.data import formats, ledger
+from maemem.data.convert import triple
+from maemem.data.formats import VoxelSize
+from maemem.data.volumes import Binning, Volume, open_url, open_volume
+from maemem.geometry import Box, Zyx, blocks, format_zyx
+from maemem.logs import log_to_terminal, showing_progress
+
+# Not __name__: as a command, this module is called __main__.
+log = logging.getLogger("maemem.data.export")
+
+# What Neuroglancer takes a volume for: intensities, or the ids of objects.
+Kind: TypeAlias = Literal["image", "segmentation"]
+
+_DOWNSAMPLING: dict[str, Binning] = {"image": "mean", "segmentation": "mode"}
+_MAX_SHARD_BYTES = 64 << 20
+
+
+def export(
+    source: str,
+    target: str,
+    *,
+    kind: Kind | None = None,
+    voxel_size_nm: VoxelSize | None = None,
+    memory_bytes: int = 1 << 30,
+    progress: bool = True,
+) -> None:
+    """Writes a volume and coarser copies of it, shard by shard, each recorded once it is stored.
+
+    Each scale is computed from the one before it: intensities by their mean, labels by the most
+    frequent id. Labels are stored as compressed segmentation, uint32 or uint64; negative ones,
+    which mean that nobody labelled a voxel, as 0. A volume that is a part of a larger one, as its
+    metadata tell, keeps its place. The file `info`, which makes it a volume, is written last.
+
+    Args:
+      source: as `open_volume` takes it.
+      target: a folder or a URL where there is no volume.
+      kind: None: labels, if voxels are integers of 32 bits or more, else intensities.
+      voxel_size_nm: z y x; needed only where the source does not say it.
+      memory_bytes: about what is held at once, whatever the size of the volume.
+      progress: whether to show a progress bar on a terminal, and lines in the log elsewhere.
+
+    Raises:
+      FileNotFoundError: if there is no source.
+      FileExistsError: if there is a volume at the target.
+      ValueError: if the source cannot be opened or is not of this kind, the target is nothing that
+        can be written to, or a partial export there is another one's.
+    """
+    volume = open_volume(source, voxel_size_nm=voxel_size_nm)
+    info = describe(volume, kind or _guess(volume.dtype), memory_bytes)
+    place, finished = _claim(target, {"source": volume.source, "info": info})
+    log.info(
+        "exporting %s as %s of %s, in %d scales",
+        *(volume.source, info["type"], info["data_type"], len(info["scales"])),
+    )
+    steps = list(_steps(volume, place, info, finished, memory_bytes))
+    every = [(step, block) for step in steps for block in step.blocks]
+    missing = [(step, block) for step in steps for block in step.finished.missing(step.blocks)]
+    with showing_progress(
+        log, "exported", total=len(every), missing=len(missing), shown=progress
+    ) as advance:
+        for step, block in missing:
+            step.scale[block.slices].write(step.read(block)).result()
+            step.finished.add(block)
+            advance()
+    _finish(place, info)
+
+
+def chunk_shape(voxel_size_nm: VoxelSize) -> Zyx:
+    """What a viewer loads at once: 262,144 voxels, flat where sections are thick."""
+    z, y, x = voxel_size_nm
+    return (64, 64, 64) if z < 2 * min(y, x) else (16, 128, 128)
+
+
+def coarser(voxel_size_nm: VoxelSize) -> Zyx:
+    """How many voxels, 1 or 2 along each axis, become one in the next scale.
+
+    So many that it is as nearly a cube as it can be; of equals, most.
+    """
+
+    def unlike_a_cube(factors: Zyx) -> tuple[float, int]:
+        sizes = [nm * n for nm, n in zip(voxel_size_nm, factors, strict=True)]
+        return max(sizes) / min(sizes), -sum(factors)
+
+    _, *some = itertools.product((1, 2), repeat=3)
+    return min(((z, y, x) for z, y, x in some), key=unlike_a_cube)
+
+
+def pyramid(voxel_size_nm: VoxelSize, box: Box) -> Iterator[tuple[VoxelSize, Box, Zyx]]:
+    """The scales of a volume, each with its voxel size, its place, and the factors to the next.
+
+    The last one is the first that fits a chunk. A voxel at `place` covers, of the scale before it,
+    those from `factors * place` on, as far as the volume has them.
+    """
+    size = voxel_size_nm
+    while True:
+        factors = coarser(size)
+        yield size, box, factors
+        if all(n <= c for n, c in zip(box.shape_zyx, chunk_shape(size), strict=True)):
+            return
+        (dz, dy, dx), (z, y, x) = size, factors
+        size = (dz * z, dy * y, dx * x)
+        (a, b, c), (d, e, f) = box.start_zyx, box.stop_zyx
+        box = Box((a // z, b // y, c // x), (-(-d // z), -(-e // y), -(-f // x)))
+
+
+def describe(volume: Volume, kind: Kind, memory_bytes: int) -> dict[str, Any]:
+    """The file `info` of an export, which decides all that is written.
+
+    Raises:
+      ValueError: if the format has no such voxels.
+    """
+    dtype = _stored_dtype(volume, kind)
+    # To make a block of a coarser scale, eight times as much is read.
+    shard_bytes = min(_MAX_SHARD_BYTES, memory_bytes // 16)
+    spec: dict[str, Any] = {
+        "driver": "neuroglancer_precomputed",
+        "kvstore": {"driver": "memory"},
+        "multiscale_metadata": {"type": kind, "data_type": dtype.name, "num_channels": 1},
+        "schema": {
+            "chunk_layout": {"write_chunk": {"elements": max(1, shard_bytes // dtype.itemsize)}}
+        },
+    }
+    encoding: dict[str, Any] = {"encoding": "raw"}
+    if kind == "segmentation":
+        block = {"compressed_segmentation_block_size": [8, 8, 8]}
+        encoding = {"encoding": "compressed_segmentation", **block}
+    start = [
+        round(nm / size) for nm, size in zip(volume.start_nm, volume.voxel_size_nm, strict=True)
+    ]
+    whole = volume.region.moved((start[0], start[1], start[2]))
+    # Described by tensorstore itself, which decides which chunks are one shard.
+    context = ts.Context()
+    for size, box, _ in pyramid(volume.voxel_size_nm, whole):
+        scale = {
+            "size": box.shape_zyx[::-1],
+            "resolution": size[::-1],
+            "voxel_offset": box.start_zyx[::-1],
+            "chunk_size": chunk_shape(size)[::-1],
+            **encoding,
+        }
+        ts.open({**spec, "scale_metadata": scale}, create=True, context=context).result()
+    draft = ts.KvStore.open({"driver": "memory"}, context=context).result()
+    info = json.loads(draft.read("info").result().value)
+    for scale in info["scales"]:
+        # Intensities are mostly noise: compression would take long, and save little.
+        if kind == "image" and "sharding" in scale:
+            scale["sharding"]["data_encoding"] = "raw"
+    return info
+
+
+def _guess(dtype: np.dtype) -> Kind:
+    return "segmentation" if dtype.kind in "iu" and dtype.itemsize >= 4 else "image"
+
+
+def _stored_dtype(volume: Volume, kind: Kind) -> np.dtype:
+    dtype = volume.dtype
+    if kind == "segmentation" and dtype.kind in "iu":
+        return np.dtype("uint32" if dtype.itemsize <= 4 else "uint64")
+    if kind == "segmentation" or dtype == np.int64:
+        raise ValueError(
+            f"{volume.source} holds {dtype}, which is no {kind} in this format; expected integers "
+            f"of a segmentation, and of an image no int64"
+        )
+    return dtype
+
+
+class _Step(NamedTuple):
+    """One scale, to be written."""
+
+    scale: ts.TensorStore  # [z y x], its origin at 0
+    blocks: list[Box]  # the shards
+    read: Callable[[Box], np.ndarray]  # what is to be in a block
+    finished: ledger.Finished
+
+
+def _steps(
+    volume: Volume,
+    place: ts.KvStore,
+    info: dict[str, Any],
+    finished: ledger.Finished,
+    memory_bytes: int,
+) -> Iterator[_Step]:
+    """The scales in the order in which they are made: each is read when the next one is."""
+    # What is where in a shard; its voxels are needed once.
+    context = ts.Context({"cache_pool": {"total_bytes_limit": memory_bytes // 16}})
+    read = functools.partial(_read_source, volume.store, np.dtype(info["data_type"]))
+    for index, scale in enumerate(info["scales"]):
+        store = _open_scale(place, info, scale, context)
+        shard = cast(Zyx, store.chunk_layout.write_chunk.shape)
+        every = list(blocks(cast(Zyx, store.shape), shard))
+        origin = ts.d[:].translate_to[0]
+        yield _Step(store[origin], every, read, finished.step(str(index)))
+        factors = coarser(scale["resolution"][::-1])
+        coarse = ts.downsample(store, factors, _DOWNSAMPLING[info["type"]])[origin]
+        read = functools.partial(_read_box, coarse)
+
+
+def _open_scale(
+    place: ts.KvStore, info: dict[str, Any], scale: dict[str, Any], context: ts.Context
+) -> ts.TensorStore:
+    """A scale as `[z y x]`, at its place, though `info` is not there yet."""
+    (chunk,) = scale["chunk_sizes"]
+    spec = {
+        "driver": "neuroglancer_precomputed",
+        "kvstore": place.spec().to_json(),
+        "multiscale_metadata": {key: info[key] for key in ("type", "data_type", "num_channels")},
+        "scale_metadata": {
+            "chunk_size": chunk,
+            **{key: value for key, value in scale.items() if key != "chunk_sizes"},
+        },
+    }
+    store = ts.open(spec, open=True, assume_metadata=True, context=context).result()
+    return store[ts.d["channel"][0]][ts.d["z", "y", "x"].transpose[:]]
+
+
+def _read_source(store: ts.TensorStore, dtype: np.dtype, box: Box) -> np.ndarray:
+    values = _read_box(store, box)
+    if values.dtype != dtype and values.dtype.kind == "i":
+        values = np.maximum(values, 0)
+    return values.astype(dtype, copy=False)
+
+
+def _read_box(store: ts.TensorStore, box: Box) -> np.ndarray:
+    return store[box.slices].read().result()
+
+
+def _claim(target: str, identity: dict[str, Any]) -> tuple[ts.KvStore, ledger.Finished]:
+    """Where to write, and what is finished there.
+
+    Raises:
+      FileNotFoundError: if there is no folder to make the target in.
+      FileExistsError, ValueError: as `export` does.
+    """
+    folder = None if "://" in target else Path(target).expanduser().resolve()
+    if folder and not folder.parent.is_dir():
+        raise FileNotFoundError(f"there is no folder {folder.parent} for TARGET; make it first")
+    place = formats.folder(folder) if folder else open_url(target)
+    if formats.read_layout(place):
+        raise FileExistsError(
+            f"there is a volume at {target}, which is not overwritten; delete it, or choose "
+            f"another TARGET"
+        )
+    if folder:
+        folder.mkdir(exist_ok=True)
+        return place, ledger.claim(folder, identity)
+    return place, ledger.claim_place(place, identity)
+
+
+def _finish(place: ts.KvStore, info: dict[str, Any]) -> None:
+    """Makes what was written a volume, and drops the record."""
+    place.write("info", json.dumps(info).encode()).result()
+    ledger.drop(place)
+    shapes = [format_zyx(scale["size"][::-1]) for scale in info["scales"]]
+    log.info("wrote %s: %s", formats.address(place), ", ".join(shapes))
+
+
+def define_flags() -> None:
+    """Only the command has these: whoever imports this module has flags of their own."""
+    flags.DEFINE_enum("type", None, ["image", "segmentation"], "If its dtype does not tell.")
+    flags.DEFINE_list("voxel_size_nm", None, "z,y,x in nm; needed unless SOURCE says it.")
+    flags.DEFINE_integer("memory_bytes", 1 << 30, "About how much memory to use.", lower_bound=1)
+    flags.DEFINE_bool("progress", True, "Show the progress.")
+
+
+def main(argv: list[str]) -> None:
+    """The command: two paths, and the flags."""
+    if len(argv) != 3:
+        raise app.UsageError(f"expected SOURCE and TARGET, got {len(argv) - 1} paths")
+    log_to_terminal()
+    given = flags.FLAGS
+    try:
+        export(
+            argv[1],
+            argv[2],
+            kind=given.type,
+            voxel_size_nm=triple("voxel_size_nm", given.voxel_size_nm, float),
+            memory_bytes=given.memory_bytes,
+            progress=given.progress,
+        )
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    define_flags()
+    app.run(main)
