@@ -8,31 +8,37 @@ import subprocess
 import sys
 
 
-def watch(arguments: str, picture: str = "") -> None:
-    """Runs `python -m maemem.main` in a notebook, and shows a picture each time it is drawn anew.
+def watch(command: str, picture: str = "") -> None:
+    """Runs a command in a notebook, and shows a picture each time that it draws it anew.
 
-    Interrupting the cell asks the run to stop, and it saves first; the same cell goes on.
+    What is said of files below the working directory is said without it. Interrupting the cell asks
+    the command to stop: a run saves first, and the same cell goes on.
 
     Args:
-      arguments: the command line, such as `"--config=configs/demo.py --workdir=runs/demo"`.
-      picture: a PNG that the run writes, such as `runs/demo/pretrain/reconstruction.png`; empty:
-        none is shown.
+      command: such as `"python -m maemem.main --config=configs/demo.py --workdir=runs/demo"`, whose
+        Python is that of the notebook.
+      picture: a PNG that the command writes, such as `runs/demo/pretrain/reconstruction.png`;
+        empty: none is shown.
 
     Raises:
-      RuntimeError: if the run fails.
+      RuntimeError: if the command fails.
     """
     # Imported here, since only notebooks have it.
     from IPython.display import DisplayHandle, Image
 
-    shown, drawn = DisplayHandle(), 0
-    command = [sys.executable, "-m", "maemem.main", *shlex.split(arguments)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    shown, drawn, path = DisplayHandle(), 0, pathlib.Path(picture)
+    name, *arguments = shlex.split(command)
+    process = subprocess.Popen(
+        [sys.executable if name == "python" else name, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
     assert process.stdout is not None
-    path = pathlib.Path(picture)
     try:
         # A run says something after each evaluation, which is when it draws.
         for line in process.stdout:
-            print(line, end="")
+            print(line.replace(f"{pathlib.Path.cwd()}/", ""), end="")
             if path.is_file() and path.stat().st_mtime_ns != drawn:
                 show = shown.update if drawn else shown.display
                 drawn = path.stat().st_mtime_ns
@@ -41,4 +47,4 @@ def watch(arguments: str, picture: str = "") -> None:
         process.terminate()
         status = process.wait()
     if status:
-        raise RuntimeError(f"python -m maemem.main ended with status {status}; see what it said")
+        raise RuntimeError(f"the command ended with status {status}; see what it said")

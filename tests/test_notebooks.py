@@ -1,12 +1,10 @@
 """The notebooks run from top to bottom, and what is kept of them is fit to be kept."""
 
 import base64
-import os
 import pathlib
 import re
 import shlex
 import shutil
-import sys
 
 import nbformat
 import pytest
@@ -47,8 +45,7 @@ def execute(name: str, folder: pathlib.Path, parameters: str) -> nbformat.Notebo
     client = NotebookClient(
         notebook, timeout=300, resources={"metadata": {"path": str(folder / "colab")}}
     )
-    path = f"{pathlib.Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return client.execute(env=os.environ | {"PATH": path})
+    return client.execute()
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -60,9 +57,11 @@ def test_what_is_kept_is_small_whole_and_of_no_machine(name):
     notebook = read(name)
     nbformat.validate(notebook)
     cells = code(notebook)
-    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
     assert not [o for cell in cells for o in cell.outputs if o.output_type == "error"]
-    assert pictures(notebook)
+    # Where there are outputs, they are those of one run from top to bottom.
+    if any(cell.outputs for cell in cells):
+        assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+        assert pictures(notebook)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -91,7 +90,9 @@ def test_fine_tuning(tmp_path):
 @pytest.mark.slow
 def test_a_volume_of_your_own(whole, tmp_path):
     shutil.copytree(whole[0], tmp_path / "runs" / "colab_model")
-    found = execute("own_volume", tmp_path, f"SETTINGS = {MAIN!r}; SHAPE_ZYX = (8, 64, 64)")
+    found = execute(
+        "own_volume", tmp_path, f"SETTINGS = {MAIN!r}; SHAPE_ZYX = (8, 64, 64); PART = ':, :, :'"
+    )
     assert len(pictures(found)) == 3
     links = [o.get("data", {}).get("text/markdown", "") for c in code(found) for o in c.outputs]
     assert any("(https://" in link and "9000" in link for link in links)

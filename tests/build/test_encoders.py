@@ -90,16 +90,15 @@ def test_a_file_of_something_else_is_refused(tmp_path):
 
 
 @pytest.mark.slow
-def test_both_trainings_start_from_2d_weights(file, tmp_path):
-    fields = FIELDS | {"data__crop_zyx": "(4,32,32)", "model__patch_zyx": "(2,4,4)"}
-    fields |= {"model__channels": "(4,8)", "pretrain__steps": 4, "model__plane_yx": "3,3"}
-    printed = runs.run(tmp_path / "run", **fields, pretrain__encoder=str(file))
+def test_a_whole_run_starts_from_2d_weights(file, tmp_path):
+    fields = FIELDS | {"model__patch_zyx": "(2,4,4)", "model__plane_yx": "3,3"}
+    fields |= {"model__channels": "(4,8)", "data__crop_zyx": "(2,16,16)", "pretrain__steps": 4}
+    fields |= {"pretrain__masking__decoded": 4, "predict__stride_zyx": "(2,16,16)"}
+    fields |= {"finetune__steps": 2, "finetune__layer_decay": 0.7}
+    stages = "('pretrain','finetune','predict')"
+    printed = runs.run(tmp_path, **fields, stages=stages, pretrain__encoder=str(file))
     assert f"from {file}: " in printed
-    trained = runs.parameters(tmp_path / "run", 4)
-    assert np.abs(trained["params/encoder/plane/depth_gain"]).max() > 0
-    for name, encoder in (("direct", file), ("after", tmp_path / "run")):
-        options = {"finetune__encoder": str(encoder), "finetune__layer_decay": 0.7}
-        stages = {"stages": "('finetune','predict')", "finetune__steps": 2}
-        printed = runs.run(tmp_path / name, **fields, **options, **stages)
-        assert "parameters of the encoder matched, none missing" in printed
-        assert (tmp_path / name / "predict" / "test" / "labelled.zarr").exists()
+    assert f"from {tmp_path}/pretrain/checkpoints/4: " in printed
+    gain = runs.parameters(tmp_path, 4)["params/encoder/plane/depth_gain"]
+    assert np.abs(gain).max() > 0
+    assert (tmp_path / "predict" / "test" / "labelled.zarr").exists()
