@@ -22,6 +22,7 @@ def log_to_terminal() -> None:
     """
     absl_logging.set_verbosity(absl_logging.WARNING)
     absl_logging.get_absl_logger().addFilter(_without_traceback)
+    logging.getLogger("asyncio").addFilter(_is_news)
     sys.unraisablehook = _show_unraisable
     log = logging.getLogger("maemem")
     if not log.handlers:
@@ -32,8 +33,14 @@ def log_to_terminal() -> None:
     log.propagate = False
 
 
+# Where one of Orbax's reads or writes fails, it is raised; the others find nobody to report to.
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    return not record.getMessage().startswith("Task exception was never retrieved")
+
+
 def _show_unraisable(unraisable: sys.UnraisableHookArgs) -> None:
-    # Where one of Orbax's reads or writes fails, the others find nobody left to report to.
     if str(unraisable.exc_value) != "Event loop is closed":
         sys.__unraisablehook__(unraisable)
 
