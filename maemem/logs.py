@@ -1,5 +1,7 @@
 """What a command says while it works."""
 
+from __future__ import annotations
+
 import contextlib
 import logging
 import sys
@@ -20,6 +22,8 @@ def log_to_terminal() -> None:
     """
     absl_logging.set_verbosity(absl_logging.WARNING)
     absl_logging.get_absl_logger().addFilter(_without_traceback)
+    logging.getLogger("asyncio").addFilter(_is_news)
+    sys.unraisablehook = _show_unraisable
     log = logging.getLogger("maemem")
     if not log.handlers:
         handler = logging.StreamHandler()
@@ -27,6 +31,18 @@ def log_to_terminal() -> None:
         log.addHandler(handler)
     log.setLevel(logging.INFO)
     log.propagate = False
+
+
+# Where one of Orbax's reads or writes fails, it is raised; the others find nobody to report to.
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    return not record.getMessage().startswith("Task exception was never retrieved")
+
+
+def _show_unraisable(unraisable: sys.UnraisableHookArgs) -> None:
+    if str(unraisable.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(unraisable)
 
 
 def _without_traceback(record: logging.LogRecord) -> bool:
