@@ -172,7 +172,7 @@ def recorded(target: Path) -> list[Path]:
 
 
 def test_killed_export_is_no_volume_and_goes_on(tmp_path):
-    array = grey((64, 512, 512))
+    array = grey((64, 256, 256))
     source, target = write(tmp_path / "a.zarr", array), tmp_path / "out"
     process = subprocess.Popen(
         command(source, target, f"--memory_bytes={1 << 22}"), stderr=subprocess.PIPE
@@ -202,7 +202,7 @@ def test_killed_export_is_no_volume_and_goes_on(tmp_path):
 
 
 def test_memory_is_bounded(tmp_path):
-    volume = np.broadcast_to(ids((1, 1024, 1024)), (40, 1024, 1024))  # 168 MB
+    volume = np.broadcast_to(ids((1, 1024, 1024)), (24, 1024, 1024))  # 101 MB
     source = write(tmp_path / "a.zarr", volume)
     code = (
         "import resource, sys; from maemem.data.export import export\n"
