@@ -15,7 +15,8 @@ import tensorstore as ts
 from hypothesis import strategies as st
 
 from maemem.data import omezarr
-from maemem.data.export import chunk_shape, coarser, export, pyramid
+from maemem.data.export import export
+from maemem.data.pyramid import chunk_shape, coarser, pyramid
 from maemem.data.volumes import open_volume
 from maemem.geometry import Box
 
@@ -143,6 +144,7 @@ def test_any_shape_place_and_voxel_size(tmp_path_factory, shape, start, size, me
     check_image(folder / "out", grey(shape), start)
 
 
+@hypothesis.settings(deadline=None)
 @hypothesis.given(
     shape=st.tuples(*[st.integers(1, 1_000_000)] * 3),
     start=st.tuples(*[st.integers(-1000, 1000)] * 3),
