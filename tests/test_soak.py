@@ -11,8 +11,8 @@ import pytest
 from benchmarks.soak import Sample, growth, is_flat
 from tests import runs
 
-SHORT = ["--kill_every=2", "--steps=150", "--volumes=10"]
-TINY = {**runs.TINY, "pretrain.log_every": 5, "pretrain.eval_every": 20}
+SHORT = ["--kill_every=1", "--steps=60", "--volumes=10"]
+TINY = {**runs.TINY, "pretrain.log_every": 5, "pretrain.eval_every": 10}
 
 
 @pytest.mark.slow
@@ -29,7 +29,7 @@ def test_a_soak_of_seconds_holds_no_more_and_ends_the_same():
     assert done.returncode == 0, done.stdout + done.stderr
     lines = done.stdout.splitlines()
     assert [int(n) for n in re.findall(r"after (\d+) kills the result is the same", done.stdout)]
-    assert lines[0].startswith("steps trained: 150 in ")
+    assert lines[0].startswith("steps trained: 60 in ")
     assert lines[1].startswith("volumes segmented: 10 in ")
 
 
