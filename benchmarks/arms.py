@@ -22,7 +22,7 @@ from typing import Any
 from absl import app, flags
 from matplotlib.figure import Figure
 
-from benchmarks.runs import WORKDIR, run
+from benchmarks.runs import define_flags, run, workdir
 from maemem.training.metrics import read_metrics
 
 _ENCODER = flags.DEFINE_string("encoder", "", "The pre-training workdir, or a checkpoint.")
@@ -61,7 +61,6 @@ def check_scores(names: list[str]) -> None:
 
 def main(argv: list[str]) -> None:
     del argv
-    workdir = pathlib.Path(WORKDIR.value or "")
     check_scores(_SCORES.value)
     arms = {arm: overrides(arm, _ENCODER.value) for arm in _ARMS.value}
     rows: list[dict[str, Any]] = []
@@ -69,8 +68,8 @@ def main(argv: list[str]) -> None:
         for arm, fields in arms.items():
             folder = run(f"{arm}-{seed}", {"seed": seed, **fields})
             rows += scored(folder, arm, seed)
-            write(workdir, rows)
-    draw_learning(workdir, list(arms), _SEEDS.value)
+            write(workdir(), rows)
+    draw_learning(workdir(), list(arms), _SEEDS.value)
     print(table(rows))
 
 
@@ -130,4 +129,5 @@ def write(workdir: pathlib.Path, rows: list[dict[str, Any]]) -> None:
 
 
 if __name__ == "__main__":
+    define_flags()
     app.run(main)

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from absl import app
 from matplotlib.figure import Figure
 
-from benchmarks.runs import WORKDIR, run
+from benchmarks.runs import define_flags, run, workdir
 from maemem.training.metrics import read_metrics
 
 RECIPES: dict[str, dict[str, str]] = {
@@ -46,7 +46,7 @@ def main(argv: list[str]) -> None:
     for recipe, fields in RECIPES.items():
         name = recipe.replace(" ", "_").replace(",", "")
         curves[recipe] = curve(run(name, {"stages": "('pretrain',)", **fields}))
-    draw(pathlib.Path(WORKDIR.value or "") / "recipes.png", curves)
+    draw(workdir() / "recipes.png", curves)
     print(table(curves))
 
 
@@ -85,4 +85,5 @@ def draw(path: pathlib.Path, curves: dict[str, Curve]) -> None:
 
 
 if __name__ == "__main__":
+    define_flags()
     app.run(main)

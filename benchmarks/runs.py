@@ -9,9 +9,17 @@ from collections.abc import Mapping
 
 from absl import app, flags
 
-CONFIG = flags.DEFINE_string("config", None, "The config of all runs.", required=True)
-WORKDIR = flags.DEFINE_string("workdir", None, "The folder of all runs.", required=True)
-_SET = flags.DEFINE_multi_string("set", [], "FIELD=VALUE of the config, for all runs.")
+
+def define_flags() -> None:
+    """Only commands have these: whoever imports one has flags of its own."""
+    flags.DEFINE_string("config", None, "The config of all runs.", required=True)
+    flags.DEFINE_string("workdir", None, "The folder of all runs.", required=True)
+    flags.DEFINE_multi_string("set", [], "FIELD=VALUE of the config, for all runs.")
+
+
+def workdir() -> pathlib.Path:
+    """The folder of all runs."""
+    return pathlib.Path(flags.FLAGS.workdir)
 
 
 def settings(given: list[str]) -> dict[str, str]:
@@ -29,10 +37,10 @@ def run(name: str, fields: Mapping[str, object]) -> pathlib.Path:
       name: of the folder in WORKDIR.
       fields: what this run changes in the config; `--set` changes others.
     """
-    folder = pathlib.Path(WORKDIR.value or "") / name
-    command = [sys.executable, "-m", "maemem.main", f"--config={CONFIG.value}"]
+    folder = workdir() / name
+    command = [sys.executable, "-m", "maemem.main", f"--config={flags.FLAGS.config}"]
     command += [f"--workdir={folder}"]
-    changed = {**settings(_SET.value), **fields}
+    changed = {**settings(flags.FLAGS.set), **fields}
     command += [f"--config.{field}={value}" for field, value in changed.items()]
     print(f"{name}: {' '.join(command[1:])}", flush=True)
     subprocess.run(command, check=True)

@@ -35,13 +35,6 @@ from maemem.segmentation.intensity import intensity_affinities
 from maemem.training.checkpoint import read_parameters
 from maemem.training.metrics import read_metrics
 
-_MINUTES = flags.DEFINE_float("minutes", 30, "About how long each part takes unharmed.")
-_KILL = flags.DEFINE_float("kill_every", 60, "Seconds from progress to a SIGKILL.")
-_SET = flags.DEFINE_multi_string("set", [], "FIELD=VALUE of the config of the training.")
-_STEPS = flags.DEFINE_integer("steps", 0, "Of the training; 0: as many as fit the minutes.")
-_VOLUMES = flags.DEFINE_integer("volumes", 0, "To segment; 0: as many as fit the minutes.")
-_SEGMENT = flags.DEFINE_string("segment", "", "Only segment, into this folder; what it starts.")
-
 ROOT = pathlib.Path(__file__).parents[1]
 _SHAPE: Zyx = (16, 96, 96)  # Of a volume that is segmented, in eight blocks.
 _BLOCK: Zyx = (8, 48, 48)
@@ -140,7 +133,7 @@ def soak(name: str, part: Part, amount: int, folder: pathlib.Path) -> bool:
     """Does a part unharmed and killed; says how it went, and whether it went well."""
     if not amount:
         watch(part.command(folder / "rate", 1_000_000), alarm(_CALIBRATION_SECONDS))
-        amount = round(part.done(folder / "rate") * _MINUTES.value * 60 / _CALIBRATION_SECONDS)
+        amount = round(part.done(folder / "rate") * flags.FLAGS.minutes * 60 / _CALIBRATION_SECONDS)
     began = time.monotonic()
     whole = folder / "whole"
     # After a third of the work all is compiled and open.
@@ -153,7 +146,7 @@ def soak(name: str, part: Part, amount: int, folder: pathlib.Path) -> bool:
     while status:
         # Not before it has got further, or it would never end.
         further = functools.partial(lambda before: part.done(harmed) > before, part.done(harmed))
-        status, _ = watch(part.command(harmed, amount), alarm(_KILL.value, further))
+        status, _ = watch(part.command(harmed, amount), alarm(flags.FLAGS.kill_every, further))
         kills += status != 0
     same = part.result(whole) == part.result(harmed)
     print(
@@ -253,18 +246,30 @@ def segment(folder: pathlib.Path, volumes: int) -> None:
 
 def main(argv: list[str]) -> None:
     del argv
-    if _SEGMENT.value:
-        segment(pathlib.Path(_SEGMENT.value), _VOLUMES.value)
+    given = flags.FLAGS
+    if given.segment:
+        segment(pathlib.Path(given.segment), given.volumes)
         return
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         well = [
-            soak("steps trained", training(_SET.value), _STEPS.value, folder / "training"),
-            soak("volumes segmented", segmenting(), _VOLUMES.value, folder / "segmenting"),
+            soak("steps trained", training(given.set), given.steps, folder / "training"),
+            soak("volumes segmented", segmenting(), given.volumes, folder / "segmenting"),
         ]
     if not all(well):
         sys.exit(1)
 
 
+def define_flags() -> None:
+    """Only the command has these: whoever imports this module has flags of their own."""
+    flags.DEFINE_float("minutes", 30, "About how long each part takes unharmed.")
+    flags.DEFINE_float("kill_every", 60, "Seconds from progress to a SIGKILL.")
+    flags.DEFINE_multi_string("set", [], "FIELD=VALUE of the config of the training.")
+    flags.DEFINE_integer("steps", 0, "Of the training; 0: as many as fit the minutes.")
+    flags.DEFINE_integer("volumes", 0, "To segment; 0: as many as fit the minutes.")
+    flags.DEFINE_string("segment", "", "Only segment, into this folder; what it starts.")
+
+
 if __name__ == "__main__":
+    define_flags()
     app.run(main)
