@@ -110,7 +110,8 @@ def claim_place(partial: ts.KvStore, wanted: dict[str, Any]) -> Finished:
     Raises:
       ValueError: if they differ; it names the differences. If the record cannot be read or made.
     """
-    key, name, limit = formats.CONVERSION_RECORD, formats.address(partial), formats.TIMEOUT_SECONDS
+    key, limit = formats.CONVERSION_RECORD, formats.TIMEOUT_SECONDS
+    name = formats.address(partial).removeprefix("file://")
     with formats.reaching(partial):
         found = partial.read(key).result(timeout=limit)
         if found.state != "value":  # And if another process is faster, its record stays.

@@ -104,6 +104,7 @@ def test_watersheds_of_real_tissue_differ_little_from_those_of_the_whole(
     assert voi[0] < bound < voi[1]
 
 
+@pytest.mark.slow
 @hypothesis.settings(max_examples=15, deadline=None)
 @hypothesis.given(
     seed=st.integers(0, 2**32),

@@ -178,9 +178,7 @@ def test_killed_conversion_goes_on(tmp_path):
     renamed.rename(partial)
 
     first = finished(partial)[0]
-    with pytest.raises(
-        ValueError, match=r"chunk_zyx was \[4, 16, 16\] and is .*delete this folder"
-    ):
+    with pytest.raises(ValueError, match=r"chunk_zyx was \[4, 16, 16\] and is .*delete it"):
         convert(str(source), str(output), voxel_size_nm=SIZE)
     region = tuple(slice(*map(int, part.split("-"))) for part in first.split("_"))
     array[region] = 0  # proves that a finished block is not read again

@@ -272,5 +272,5 @@ def test_a_store_on_the_network_that_goes_away_is_an_error(tmp_path):
         server.shutdown()
     with pytest.raises(ValueError, match=rf"{url}/0 cannot be read .*bring it back"):
         volume.read(box)
-    with pytest.raises(ValueError, match=rf"{url}/.* cannot be read"):
+    with pytest.raises(ValueError, match=rf"{url}/.* cannot be reached"):
         open_volume(url, context=ts.Context(retries))

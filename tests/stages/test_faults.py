@@ -44,12 +44,13 @@ def test_killed_at_random_it_ends_the_same(undisturbed, tmp_path, stage):
     assert_same_run(tmp_path, undisturbed(stage), stage)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("stage", "number"),
     [
         ("pretrain", signal.SIGTERM),
         ("pretrain", signal.SIGINT),
-        pytest.param("finetune", signal.SIGTERM, marks=pytest.mark.slow),
+        ("finetune", signal.SIGTERM),
     ],
 )
 def test_asked_to_stop_it_saves_first_and_goes_on_later(undisturbed, tmp_path, stage, number):
