@@ -126,6 +126,6 @@ def test_no_answer_is_said_after_a_while(monkeypatch):
 @pytest.mark.parametrize("bucket", [buckets.amazon], indirect=True, ids=["s3"])
 def test_a_run_trains_on_what_is_in_a_bucket(bucket, volume, tmp_path):
     url = put(volume, f"{bucket}/train.zarr")
-    said = runs.run(tmp_path / "run", data__train__unlabelled__path=url, pretrain__steps=2)
+    said = runs.run(tmp_path / "run", data__train__unlabelled__path=url, pretrain__steps=4)
     assert "bucket/train.zarr/0: 70x90x150 uint8 at" in said
-    assert len(runs.metrics(tmp_path / "run")) == 2
+    assert len(runs.metrics(tmp_path / "run")) == 4
