@@ -30,7 +30,7 @@ def start(workdir, count, **overrides) -> list[subprocess.Popen]:
 def finish(processes, statuses) -> list[str]:
     """What they printed, once all have ended as expected."""
     try:
-        outputs = [process.communicate(timeout=100)[0] for process in processes]
+        outputs = [process.communicate(timeout=300)[0] for process in processes]
     finally:
         for process in processes:
             process.kill()
