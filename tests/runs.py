@@ -37,6 +37,7 @@ TINY = {
     "model.decoder.width": 24,
     "model.decoder.heads": 2,
     "pretrain.steps": 12,
+    "pretrain.masking.ratio": 0.75,
     "pretrain.batch_size": 8,
     "pretrain.masking.decoded": 8,
     "pretrain.optimizer.warmup_steps": 3,
