@@ -94,9 +94,9 @@ SERIES = {
     ),
     "segmentation": Series(
         "segmentation",
-        "voxels segmented, waterz",
+        "voxels segmented block by block",
         tuple(side**3 for side in (64, 128, 192, 256)),
-        {"method": "waterz"},
+        {"folder": "", "fragments": "distance", "block": (64, 64, 64)},
         lambda voxels: {"side": round(voxels ** (1 / 3))},
     ),
 }

@@ -1,18 +1,26 @@
-"""Objects decoded from a made-up prediction."""
+"""Objects of a made-up prediction, block by block, from zarr to zarr."""
 
 from __future__ import annotations
+
+import itertools
+import pathlib
 
 import jax.numpy as jnp
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
+from maemem.blockwise import store
+from maemem.blockwise.engine import Map
+from maemem.blockwise.segment import segment_volume
 from maemem.config import markers, mutex, waterz
+from maemem.data import ledger, omezarr
 from maemem.data.synthetic import make_tissue
+from maemem.geometry import Box, Zyx, blocks
 from maemem.objectives.affinity import LEE, NEAREST, Affinity
 from maemem.objectives.bcd import Bcd
-from maemem.segmentation.decoders import decode
+from maemem.segmentation.decoders import cutter
 
-LIBRARIES = ("maemem", "waterz", "scikit-image")
+LIBRARIES = ("maemem", "scikit-image")
 METHODS = {
     "waterz": (waterz, Affinity(NEAREST)),
     "mutex": (mutex, Affinity(LEE)),
@@ -20,22 +28,65 @@ METHODS = {
 }
 
 
-def prepare(method, side):
-    settings, target = METHODS[method][0](), METHODS[method][1]
-    prediction = made_up(method, side)[0] * np.float32(1 / 255)
-    thresholds = {name: tried[0] for name, tried in settings.grid.to_dict().items()}
-    offsets = target.offsets_zyx if isinstance(target, Affinity) else ()
+_CUBE: Zyx = (64, 64, 64)  # What is made up, and then repeated.
+_VOXEL_SIZE_NM = (10.0, 10.0, 10.0)
+
+
+def prepare(folder, side, fragments, block):
+    prediction = write_prediction(pathlib.Path(folder) / "prediction.zarr", side)
+    numbers = itertools.count()
 
     def step():
-        decode(
-            method,
-            prediction,
-            thresholds,
-            smallest=settings.smallest,
-            offsets_zyx=offsets,
-        )
+        output = pathlib.Path(folder) / f"{next(numbers)}.zarr"
+        segment(prediction, output, fragments, tuple(block))
 
     return step, lambda: {"amount": side**3}
+
+
+def segment(
+    prediction: store.Stored,
+    output: pathlib.Path,
+    fragments: str,
+    block_zyx: Zyx,
+    workers: Map = map,
+) -> None:
+    """Segments it as `waterz` does, with the first thresholds of the default grid."""
+    settings = waterz()
+    thresholds = {name: tried[0] for name, tried in settings.grid.to_dict().items()}
+    cut, merging = cutter("waterz", thresholds, sectionwise=False, fragments=fragments)
+    segment_volume(
+        prediction.read_probabilities,
+        cut,
+        output,
+        region=prediction.region,
+        voxel_size_nm=prediction.voxel_size_nm,
+        block_zyx=block_zyx,
+        halo_zyx=settings.halo_zyx,
+        smallest=settings.smallest,
+        attributes={},
+        identity={},
+        merging=merging,
+        workers=workers,
+        progress=False,
+    )
+
+
+def write_prediction(path: pathlib.Path, side: int) -> store.Stored:
+    """Stores the made-up prediction for `waterz`, cube by cube; never all of it is in memory."""
+    values, _ = made_up("waterz", _CUBE[0])
+    shape: Zyx = (side, side, side)
+    chunk = omezarr.chunk_shape(_CUBE, _VOXEL_SIZE_NM)
+    partial, target = store.unfinished(path), store.local_path(path)
+    with ledger.held(partial, target, wait=False):
+        array = omezarr.open_array(
+            partial, shape, "uint8", chunk_zyx=chunk, shard_zyx=_CUBE, channels=len(values)
+        )
+        for cube in blocks(shape, _CUBE):
+            z, y, x = cube.shape_zyx
+            array[(slice(None), *cube.slices)].write(values[:, :z, :y, :x]).result()
+        region = Box((0, 0, 0), shape)
+        store.publish(partial, target, _VOXEL_SIZE_NM, region, {}, ("z", "y", "x"))
+    return store.open_prediction(path)
 
 
 def made_up(method: str, side: int) -> tuple[np.ndarray, np.ndarray]:
