@@ -1,7 +1,7 @@
 """Trains and segments for long, unharmed and then killed again and again: are both the same?
 
     python -m benchmarks.soak
-    python -m benchmarks.soak --minutes=2 --kill_every=20
+    python -m benchmarks.soak --minutes=2 --kill_every=20 --part=training
 
 Trains the demo's encoder, and segments volumes block by block, both for about so many minutes: once
 unharmed, when memory and open files have to stay as they are from the first third on, and once with
@@ -36,6 +36,7 @@ from maemem.training.checkpoint import read_parameters
 from maemem.training.metrics import read_metrics
 
 ROOT = pathlib.Path(__file__).parents[1]
+PARTS = ("training", "segmenting")
 _SHAPE: Zyx = (16, 96, 96)  # Of a volume that is segmented, in eight blocks.
 _BLOCK: Zyx = (8, 48, 48)
 _CALIBRATION_SECONDS = 60
@@ -251,11 +252,11 @@ def main(argv: list[str]) -> None:
         segment(pathlib.Path(given.segment), given.volumes)
         return
     with tempfile.TemporaryDirectory() as name:
-        folder = pathlib.Path(name)
-        well = [
-            soak("steps trained", training(given.set), given.steps, folder / "training"),
-            soak("volumes segmented", segmenting(), given.volumes, folder / "segmenting"),
-        ]
+        parts = {
+            "training": ("steps trained", training(given.set), given.steps),
+            "segmenting": ("volumes segmented", segmenting(), given.volumes),
+        }
+        well = [soak(*parts[part], pathlib.Path(name) / part) for part in given.part]
     if not all(well):
         sys.exit(1)
 
@@ -264,6 +265,7 @@ def define_flags() -> None:
     """Only the command has these: whoever imports this module has flags of their own."""
     flags.DEFINE_float("minutes", 30, "About how long each part takes unharmed.")
     flags.DEFINE_float("kill_every", 60, "Seconds from progress to a SIGKILL.")
+    flags.DEFINE_multi_enum("part", PARTS, PARTS, "What to do; repeatable.")
     flags.DEFINE_multi_string("set", [], "FIELD=VALUE of the config of the training.")
     flags.DEFINE_integer("steps", 0, "Of the training; 0: as many as fit the minutes.")
     flags.DEFINE_integer("volumes", 0, "To segment; 0: as many as fit the minutes.")
