@@ -12,6 +12,7 @@ parameters, losses and bytes. Ends with status 1 where anything differs or grows
 from __future__ import annotations
 
 import functools
+import glob
 import hashlib
 import pathlib
 import re
@@ -133,8 +134,11 @@ def alarm(seconds: float, has_begun: Callable[[], bool] = lambda: True) -> Calla
 def soak(name: str, part: Part, amount: int, folder: pathlib.Path) -> bool:
     """Does a part unharmed and killed; says how it went, and whether it went well."""
     if not amount:
-        watch(part.command(folder / "rate", 1_000_000), alarm(_CALIBRATION_SECONDS))
-        amount = round(part.done(folder / "rate") * flags.FLAGS.minutes * 60 / _CALIBRATION_SECONDS)
+        rate = folder / "rate"
+        # From its first progress on: starting and compiling take their time only once.
+        due = alarm(_CALIBRATION_SECONDS, lambda: part.done(rate) > 0)
+        watch(part.command(rate, 1_000_000), due)
+        amount = round(part.done(rate) * flags.FLAGS.minutes * 60 / _CALIBRATION_SECONDS)
     began = time.monotonic()
     whole = folder / "whole"
     # After a third of the work all is compiled and open.
@@ -199,8 +203,9 @@ def segmenting() -> Part:
         return [*own, f"--volumes={volumes}"]
 
     def done(folder: pathlib.Path) -> float:
-        cut = len(list(folder.glob("*.partial/.conversion/*/cut/*")))
-        return len(list(folder.glob("*.zarr"))) + cut / 8
+        # Unlike pathlib, glob does not mind folders that vanish while it looks.
+        cut = glob.glob(f"{folder}/*.partial/.conversion/*/cut/*")
+        return len(glob.glob(f"{folder}/*.zarr")) + len(cut) / 8
 
     def result(folder: pathlib.Path) -> Mapping[str, str]:
         files = (path for path in folder.rglob("*") if path.is_file())

@@ -6,25 +6,28 @@ The same made-up prediction is segmented block by block (waterz), in turns: in t
 to one core; in this process with all cores, some of which it uses by threads; and by `local:N`.
 Starting the workers, which is done once in a run, is not in their time; it is given by itself. What
 one process does for all, the agglomeration, is in the time of each, and bounds the ratio: fragments
-of steepest ascent are many, and take it long. It wants a quiet machine with N cores, and Linux.
+of steepest ascent are many, and take it long. So does the machine, whose cores share its memory:
+each turn measures, too, by how much the cutting of a block is slower while others are cut. It wants
+a quiet machine with N cores, and Linux.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import pathlib
 import statistics
 import tempfile
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 
 from absl import app, flags
 
-from benchmarks.ours.segmentation import segment, write_prediction
+from benchmarks.ours.segmentation import cutting, segment, write_prediction
 from maemem.blockwise import store
 from maemem.blockwise.engine import Map, open_workers
-from maemem.geometry import Zyx
+from maemem.geometry import Box, Zyx, blocks
 from maemem.logs import log_to_terminal
 
 _PROCESSES = flags.DEFINE_integer("processes", 2, "How many, beside one.", lower_bound=2)
@@ -40,6 +43,15 @@ def seconds(prediction: store.Stored, output: pathlib.Path, workers: Map) -> flo
     """How long it takes to segment it."""
     begun = time.perf_counter()
     segment(prediction, output, _FRAGMENTS.value, _BLOCK, workers)
+    return time.perf_counter() - begun
+
+
+def cut_seconds(prediction: store.Stored, fragments: str, block: Box) -> float:
+    """How long it takes to cut a block up, once it is read, without anything around that."""
+    values = prediction.read_probabilities(block)
+    cut, _ = cutting(fragments)
+    begun = time.perf_counter()
+    cut(values)
     return time.perf_counter() - begun
 
 
@@ -60,6 +72,11 @@ def bound_to(cores: Collection[int]) -> Iterator[None]:
         bind(before)
 
 
+def spread(ratios: Sequence[float]) -> str:
+    """Their median, least and greatest."""
+    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+
+
 def main(argv: list[str]) -> None:
     del argv
     log_to_terminal()
@@ -78,18 +95,22 @@ def main(argv: list[str]) -> None:
             }
             seconds(prediction, folder / "warm.zarr", workers)  # They import what they need.
             taken: dict[str, list[float]] = {side: [] for side in sides}
+            every = list(blocks(prediction.region.shape_zyx, _BLOCK))
+            cut = functools.partial(cut_seconds, prediction, _FRAGMENTS.value)
+            allowed = []
             for turn in range(_REPEATS.value):
                 for side, (where, doing) in sides.items():
                     with bound_to(where):
                         output = folder / f"{side}-{turn}.zarr"
                         taken[side].append(seconds(prediction, output, doing))
+                alone = sum(sum(workers(cut, [block])) for block in every)
+                allowed.append(_PROCESSES.value * alone / sum(workers(cut, every)))
                 print(", ".join(f"{side} {each[-1]:.2f} s" for side, each in taken.items()))
     *others, several = taken
     for side in others:
         ratios = [a / b for a, b in zip(taken[side], taken[several], strict=True)]
-        low, high = min(ratios), max(ratios)
-        middle = f"{statistics.median(ratios):.2f} ({low:.2f} to {high:.2f})"
-        print(f"{several} are {middle} times as fast as {side}")
+        print(f"{several} are {spread(ratios)} times as fast as {side}")
+    print(f"the cutting alone would allow {spread(allowed)} times")
 
 
 if __name__ == "__main__":

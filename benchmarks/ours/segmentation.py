@@ -52,8 +52,7 @@ def segment(
 ) -> None:
     """Segments it as `waterz` does, with the first thresholds of the default grid."""
     settings = waterz()
-    thresholds = {name: tried[0] for name, tried in settings.grid.to_dict().items()}
-    cut, merging = cutter("waterz", thresholds, sectionwise=False, fragments=fragments)
+    cut, merging = cutting(fragments)
     segment_volume(
         prediction.read_probabilities,
         cut,
@@ -69,6 +68,12 @@ def segment(
         workers=workers,
         progress=False,
     )
+
+
+def cutting(fragments: str):
+    """How blocks are cut up, and what is merged: see `decoders.cutter`."""
+    thresholds = {name: tried[0] for name, tried in waterz().grid.to_dict().items()}
+    return cutter("waterz", thresholds, sectionwise=False, fragments=fragments)
 
 
 def write_prediction(path: pathlib.Path, side: int) -> store.Stored:
