@@ -8,8 +8,9 @@
 volumes to itself. So here, of each of the three, sections 0 to 74 are trained on, 75 to 99 tune the
 thresholds, and 100 to 124 are scored.
 
-The encoder comes from `configs/pretrain_volume.py`, with these regions or a volume of your own;
-without `--config.finetune.encoder`, training is from scratch. It has not been run here.
+The encoder comes from `configs/pretrain_volume.py`, on sections 0 to 74 of one of them or on a
+volume of your own; without `--config.finetune.encoder`, training is from scratch. It has not been
+run here.
 """
 
 from maemem.config import segmenting, volume

@@ -1,4 +1,4 @@
-"""Segments the mitochondria of MitoEM-R as in Cheng et al. (2023): BC targets, AP-75.
+"""Segments the mitochondria of MitoEM-R or -H as in Cheng et al. (2023): BC targets, AP-75.
 
     python -m maemem.main --config=configs/finetune_mitoem.py --config.data.root=DATA \\
         --config.finetune.encoder=runs/snemi --workdir=runs/mitoem
@@ -7,34 +7,39 @@
 500×4096×4096 voxels of 30×8×8 nm: sections 0 to 399 are for training, 400 to 499 for validation.
 The challenge keeps the labels of its test set to itself, so the article scores the validation set.
 So does this config: thresholds are tuned on its upper half (rows 0 to 2047) and the lower half is
-scored.
+scored. `:human` does the same on MitoEM-H (`python -m maemem.data.fetch mitoem_h --root=DATA`),
+volumes of the same shape and voxel size.
 
 `:large` uses the article's large encoder: pre-train it with
 `--config=configs/pretrain_snemi.py:large --workdir=runs/snemi_large`, and fine-tune with
-`--config.finetune.encoder=runs/snemi_large`.
+`--config.finetune.encoder=runs/snemi_large`; `:human,large` likewise.
 
-The article scores 0.679 (AP-75) with the pre-trained large encoder. It has not been run here.
+On MitoEM-R the article scores 0.679 (AP-75) with the pre-trained large encoder. It has not been run
+here.
 """
 
 from maemem.config import bcd, markers, segmenting, transformer, volume
 from maemem.models.variants import ENCODERS
 
 
-def get_config(variant: str = "base"):
-    """The config; `variant` is base or large."""
-    if variant not in ("base", "large"):
-        raise ValueError(f"variant {variant!r} is unknown; choose base or large")
+def get_config(variant: str = ""):
+    """The config; `variant` may name `human` and `large`, comma-separated."""
+    chosen = [name for name in variant.split(",") if name]
+    if set(chosen) - {"human", "large"}:
+        raise ValueError(f"variant {variant!r} is unknown; choose human, large, or human,large")
     config = segmenting()
-    fields = {"labels": "mitoem_r/labels.zarr", "voxel_size_nm": (30.0, 8.0, 8.0)}
+    tissue, folder = ("human", "mitoem_h") if "human" in chosen else ("rat", "mitoem_r")
+    fields = {"labels": f"{folder}/labels.zarr", "voxel_size_nm": (30.0, 8.0, 8.0)}
     regions = {
         "train": "0:400, :, :",
         "validation": "400:500, 0:2048, :",
         "test": "400:500, 2048:4096, :",
     }
     for name, region in regions.items():
-        config.data[name].rat = volume("mitoem_r/im.zarr", region=region, **fields)
-    config.model.encoder = transformer(*ENCODERS[variant])
-    config.model.scan = variant == "large"
+        config.data[name][tissue] = volume(f"{folder}/im.zarr", region=region, **fields)
+    if "large" in chosen:
+        config.model.encoder = transformer(*ENCODERS["large"])
+        config.model.scan = True
     config.objective = bcd(distance=False)
     config.finetune.min_foreground = 0.01
     config.segment = markers(distance=False)

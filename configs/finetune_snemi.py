@@ -12,7 +12,8 @@ and `:bcd,large` use the article's large encoder: pre-train it with
 train-labels.zarr (AC4, 100×1024×1024 voxels of 30×6×6 nm), test-input.zarr and test-labels.zarr
 (the first 100 sections of AC3). The article trains on all of AC4 and does not say on what it tunes;
 here the last ten sections are for that. Sections 25 to 74, rows and columns 97 to 927 of AC3 are
-scored. The article does not state its batch size either.
+scored. The article does not state its batch size either. `:ac3ac4`, alone or with the others, takes
+both volumes from `python -m maemem.data.fetch ac3ac4 --root=DATA`, where AC3 has 256 sections.
 
 The article scores (A-Rand, affinities): 0.071 with ViT-B, 0.063 with the large encoder. It has not
 been run here to its end yet.
@@ -23,19 +24,25 @@ from maemem.models.variants import ENCODERS
 
 
 def get_config(variant: str = ""):
-    """The config; `variant` may name `bcd` and `large`, comma-separated."""
+    """The config; `variant` may name `ac3ac4`, `bcd` and `large`, comma-separated."""
     chosen = [name for name in variant.split(",") if name]
-    if set(chosen) - {"bcd", "large"}:
-        raise ValueError(f"variant {variant!r} is unknown; choose from bcd, large, or bcd,large")
+    if set(chosen) - {"ac3ac4", "bcd", "large"}:
+        raise ValueError(
+            f"variant {variant!r} is unknown; choose from ac3ac4, bcd, large, such as bcd,large"
+        )
+    learnt, scored = ("snemi3d/train", "snemi3d/test")
+    if "ac3ac4" in chosen:
+        learnt, scored = ("ac3ac4/ac4", "ac3ac4/ac3")
     config = segmenting()
     nm = (30.0, 6.0, 6.0)
-    train = {"labels": "snemi3d/train-labels.zarr", "voxel_size_nm": nm}
-    config.data.train.ac4 = volume("snemi3d/train-input.zarr", region="0:90, :, :", **train)
-    config.data.validation.ac4 = volume("snemi3d/train-input.zarr", region="90:100, :, :", **train)
+    train = {"labels": f"{learnt}-labels.zarr", "voxel_size_nm": nm}
+    config.data.train.ac4 = volume(f"{learnt}-input.zarr", region="0:90, :, :", **train)
+    config.data.validation.ac4 = volume(f"{learnt}-input.zarr", region="90:100, :, :", **train)
     config.data.test.ac3 = volume(
-        "snemi3d/test-input.zarr",
-        labels="snemi3d/test-labels.zarr",
+        f"{scored}-input.zarr",
+        labels=f"{scored}-labels.zarr",
         voxel_size_nm=nm,
+        region="0:100, :, :",
         scored="25:75, 97:928, 97:928",
     )
     config.evaluate.lone_background = True

@@ -26,10 +26,10 @@ VARIANTS = [
     *((name, None) for name in CONFIGS),
     *(("pretrain_snemi", variant) for variant in ENCODERS),
     ("pretrain_volume", "isotropic"),
-    *(("finetune_snemi", variant) for variant in ("bcd", "large", "bcd,large")),
+    *(("finetune_snemi", variant) for variant in ("bcd", "large", "bcd,large", "ac3ac4")),
     ("finetune_vnc", "neurites"),
     *(("finetune_volume", v) for v in ("isotropic", "mitochondria", "isotropic,mitochondria")),
-    ("finetune_mitoem", "large"),
+    *(("finetune_mitoem", variant) for variant in ("large", "human", "human,large")),
     ("finetune_corpus_callosum", "base"),
 ]
 
@@ -162,6 +162,7 @@ def test_configs_name_what_is_fetched():
                 if path in fetched and entry.voxel_size_nm:
                     assert tuple(entry.voxel_size_nm) == fetched[path], (name, path)
     assert named - set(fetched) == PRIVATE
+    assert set(fetched) - named == set()
 
 
 def test_no_config_trains_on_what_it_tests():

@@ -30,7 +30,8 @@ def check_file(path: Path, checksum: str | None) -> None:
     if found != expected:
         raise ValueError(
             f"{path} has the {kind} {found}, expected {expected}: it is incomplete, or another "
-            f"version; delete it, or get it again"
+            f"version; delete it, or get it again. If its home has packed it anew, unpack it, and "
+            f"name the folder with --from: each file in it is then taken as it is"
         )
 
 

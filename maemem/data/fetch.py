@@ -203,7 +203,9 @@ def main(argv: list[str]) -> None:
             print(f"\nto get it: python -m maemem.data.fetch {dataset.name} --root=DATA")
             return
         folder = fetch(dataset, root, given=flags.FLAGS["from"].value or "")
-        print(f"{folder} is ready; give configs --config.data.root={folder.parent}")
+        missing = [p.path for p in dataset.products if not (folder / p.path).exists()]
+        state = f"lacks {', '.join(missing)}, all else is ready" if missing else "is ready"
+        print(f"{folder} {state}; give configs --config.data.root={folder.parent}")
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
