@@ -56,6 +56,11 @@ def test_command_takes_names_from_any_folder(tmp_path):
     assert "unknown stages ['none']" in start("maemem:finetune_vnc:neurites").stderr
 
 
+def test_whoever_cites_it_cites_this_version():
+    assert f"\nversion: {maemem.__version__}\n" in (REPOSITORY / "CITATION.cff").read_text()
+    assert f"version = {{{maemem.__version__}}}" in (REPOSITORY / "README.md").read_text()
+
+
 @pytest.mark.slow
 def test_a_wheel_carries_the_package_and_the_configs(tmp_path):
     build = [sys.executable, "-m", "build", "--outdir", tmp_path, REPOSITORY]

@@ -130,6 +130,8 @@ def _cremi(letter: str, sha256: str) -> PublicDataset:
         citation="Funke, Saalfeld, Bock, Turaga, Perlman 2016, MICCAI Challenge on Circuit "
         "Reconstruction from Electron Microscopy Images, https://cremi.org",
         home="https://cremi.org/data",
+        note="Its home once had an expired certificate, so torch-em does not look at it. maemem "
+        "does: where it is refused, get the file yourself.",
     )
 
 
