@@ -62,7 +62,6 @@ def segment(
         block_zyx=block_zyx,
         halo_zyx=settings.halo_zyx,
         smallest=settings.smallest,
-        attributes={},
         identity={},
         merging=merging,
         workers=workers,

@@ -22,6 +22,8 @@ from maemem.geometry import Box, Zyx
 # What is predicted, float32 `[c z y x]`, to ids `[z y x]`, 0 for background.
 Cut = Callable[[np.ndarray], np.ndarray]
 
+MEND = "delete the unfinished result that it lies in, and begin again"
+
 
 @dataclasses.dataclass(frozen=True)
 class Pieces:
@@ -54,8 +56,7 @@ def save(folder: Path, block: Box, **arrays: Any) -> None:
 def load(folder: Path, block: Box, *names: str) -> list[np.ndarray]:
     """Some of the arrays that are kept of a block."""
     path = folder / f"{ledger.block_name(block)}.npz"
-    mend = "delete the unfinished result that it lies in, and begin again"
-    with damage.named(path, mend), np.load(path, allow_pickle=False) as arrays:
+    with damage.named(path, MEND), np.load(path, allow_pickle=False) as arrays:
         return [arrays[name] for name in names]
 
 

@@ -131,6 +131,7 @@ def _attributes(job: _Job, channels: Sequence[str], identity: Mapping[str, Any])
     """All that decides the values, as it is read back from JSON."""
     own = {
         "source": job.volume.source,
+        "source_stamp": job.volume.stamp,
         "source_region": str(job.volume.region),
         "region": str(job.windows.region),
         "window_zyx": job.windows.window_zyx,

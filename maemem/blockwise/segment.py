@@ -26,7 +26,7 @@ from scipy.sparse.csgraph import connected_components
 
 from maemem.blockwise import pieces, store
 from maemem.blockwise.engine import Map, Work, do_blocks
-from maemem.data import ledger, omezarr
+from maemem.data import damage, ledger, omezarr
 from maemem.data.formats import VoxelSize
 from maemem.geometry import Box, Zyx, blocks
 from maemem.segmentation.region_graph import Merging, RegionGraph, joined, merge, region_graph
@@ -62,7 +62,6 @@ def segment_volume(
     block_zyx: Zyx,
     halo_zyx: Zyx,
     smallest: int,
-    attributes: Mapping[str, Any],
     identity: Mapping[str, Any],
     merging: Merging | None = None,
     chunk_zyx: Zyx | None = None,
@@ -83,9 +82,9 @@ def segment_volume(
       block_zyx: what is worked on at once, about: it is rounded up to whole chunks.
       halo_zyx: how far a block sees around itself, at least 1 along each axis.
       smallest: objects of fewer voxels are removed.
-      attributes: kept beside the objects, as JSON has it.
-      identity: whatever else decides them, such as what `read` and `cut` were made of; what was
-        begun goes on only if none of this differs.
+      identity: whatever decides them and is not given here, such as what `read` and `cut` were made
+        of, as JSON has it; kept beside the objects. What was begun goes on only if none of this
+        differs.
       merging: which fragments become one, by the nearest three affinities; None: none do.
       chunk_zyx: what is read at once later, in voxels; None: see `omezarr.chunk_shape`.
       workers: who does the blocks, see `engine.open_workers`; for others than this process, `read`
@@ -110,11 +109,11 @@ def segment_volume(
     sizes = zip(block_zyx, shape, chunk, strict=True)
     z, y, x = (-(-min(block, size) // c) * c for block, size, c in sizes)
     grid = {"region": str(region), "block_zyx": [z, y, x], "halo_zyx": list(halo_zyx)}
+    attributes = json.loads(json.dumps({**identity, **grid, "smallest": smallest}))
     ledger.refuse_existing(target)
     partial = store.unfinished(target)
     with ledger.held(partial, target, wait=False):
-        claimed = {**attributes, **identity, **grid, "smallest": smallest}
-        finished = ledger.claim(partial, json.loads(json.dumps(claimed)))
+        finished = ledger.claim(partial, attributes)
         scratch = ledger.scratch(partial, "pieces")
         array = functools.partial(
             omezarr.open_array,
@@ -211,7 +210,8 @@ def _read_pieces(job: _Job, offsets: np.ndarray, block: Box) -> np.ndarray:
     """
     begin = [max(0, start - 1) for start in block.start_zyx]
     where = [slice(a, b) for a, b in zip(begin, block.stop_zyx, strict=True)]
-    ids = job.ids[tuple(where)].read().result()
+    with damage.named(job.folder, pieces.MEND):
+        ids = job.ids[tuple(where)].read().result()
     of_block = [
         np.arange(part.start, part.stop) // size
         for part, size in zip(where, job.block_zyx, strict=True)

@@ -117,6 +117,7 @@ def keep(target: Path, wanted: Mapping[str, Any]) -> None:
         raise FileExistsError(
             f"{target} was predicted otherwise: {differing}. Delete it, or choose another output"
         )
+    ledger.tidy(target)
     log.info("%s is there already, predicted the same way; it is kept", target)
 
 

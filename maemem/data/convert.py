@@ -92,6 +92,7 @@ def converted(source: str, cache_folder: str, *, voxel_size_nm: VoxelSize | None
     """
     output = copy_path(source, cache_folder, voxel_size_nm=voxel_size_nm)
     if output.exists():
+        ledger.tidy(output)
         return str(output)
     log.info("converting %s to %s, once; later runs open the copy", source, output)
     output.parent.mkdir(parents=True, exist_ok=True)

@@ -58,15 +58,16 @@ def open_dataset(
     if path.startswith(_SYNTHETIC):
         store = _synthetic(path, cache)
         volume = open_volume(store, voxel_size_nm=voxel_size_nm, region=region, context=context)
-        # What tissue it is, not where it is kept: a workdir may be moved.
-        return dataclasses.replace(volume, source=path)
+        # What tissue it is, not where it is kept, nor since when: a workdir may be moved.
+        return dataclasses.replace(volume, source=path, stamp="")
     path = located(path, root)
     if not is_foreign(path):
         return open_volume(path, voxel_size_nm=voxel_size_nm, region=region, context=context)
     copy = converted(path, str(cache), voxel_size_nm=voxel_size_nm)
     volume = open_volume(copy, voxel_size_nm=voxel_size_nm, region=region, context=context)
     # The original, not the copy, tells whether two volumes are of the same data.
-    return dataclasses.replace(volume, source=identify(path)[0])
+    source, stamp = identify(path)
+    return dataclasses.replace(volume, source=source, stamp=stamp)
 
 
 def located(path: str, root: str) -> str:

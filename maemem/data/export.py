@@ -72,7 +72,7 @@ def export(
     """
     volume = open_volume(source, voxel_size_nm=voxel_size_nm)
     info = describe(volume, kind or _guess(volume.dtype), memory_bytes)
-    place, finished = _claim(target, {"source": volume.source, "info": info})
+    place, finished = _claim(target, {"source": volume.source, "stamp": volume.stamp, "info": info})
     log.info(
         "exporting %s as %s of %s, in %d scales",
         *(volume.source, info["type"], info["data_type"], len(info["scales"])),

@@ -164,7 +164,7 @@ def is_volume(kvstore: ts.KvStore) -> bool:
 
 def is_unfinished(kvstore: ts.KvStore) -> bool:
     """Whether a conversion is still to finish the volume at this place, or the one around it."""
-    for folder in (kvstore, *(parent for parent, _ in _ancestors(kvstore, 1))):
+    for folder in (kvstore, *(parent for parent, _ in ancestors(kvstore, 1))):
         # The metadata of the whole are the last thing that a conversion or an export writes.
         if _read_json(folder, CONVERSION_RECORD) and not (
             _read_json(folder, "zarr.json") or _read_json(folder, "info")
@@ -185,7 +185,7 @@ def _read_json(kvstore: ts.KvStore, key: str) -> dict[str, Any] | None:
     return content if isinstance(content, dict) else None
 
 
-def _ancestors(kvstore: ts.KvStore, depth: int) -> Iterator[tuple[ts.KvStore, str]]:
+def ancestors(kvstore: ts.KvStore, depth: int) -> Iterator[tuple[ts.KvStore, str]]:
     """The folders around a place, nearest first, each with the place's path inside it."""
     root = "/" if kvstore.path.startswith("/") else ""
     parts = [part for part in kvstore.path.split("/") if part]
@@ -234,7 +234,7 @@ def _multiscales(attributes: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _zarr_layout(array: _Node, place: ts.KvStore) -> Layout:
-    for group, inside in _ancestors(place, 2):
+    for group, inside in ancestors(place, 2):
         node = _read_node(group)
         for image in _multiscales(node.attributes) if node else ():
             for dataset in image["datasets"]:
@@ -277,7 +277,7 @@ def _n5_layout(array: _Node, place: ts.KvStore) -> Layout:
     own axes beside it in numpy's order, which is not the order of `dimensions`.
     """
     attributes = dict(array.attributes)
-    for group, _ in _ancestors(place, 2):
+    for group, _ in ancestors(place, 2):
         node = _read_node(group)
         attributes = {**(node.attributes if node and node.driver == "n5" else {}), **attributes}
     rank = len(attributes["dimensions"])

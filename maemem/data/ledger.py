@@ -163,7 +163,12 @@ def publish(partial: Path, target: Path) -> None:
     """Gives a whole result its name, and drops its record."""
     os.rename(partial, target)
     _sync_folder(target.parent)
-    shutil.rmtree(_record(target))
+    tidy(target)
+
+
+def tidy(target: Path) -> None:
+    """Drops the record of a whole result, which is left there if its process was just killed."""
+    shutil.rmtree(_record(target), ignore_errors=True)  # Another process may be at it, too.
 
 
 def refuse_existing(target: Path) -> None:

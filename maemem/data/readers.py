@@ -95,7 +95,7 @@ def open_source(
         volume = open_volume(path, voxel_size_nm=voxel_size_nm)
         yield Source(
             path=volume.source,
-            stamp="",
+            stamp=volume.stamp,
             shape_zyx=volume.shape_zyx,
             dtype=volume.dtype,
             voxel_size_nm=volume.voxel_size_nm,

@@ -16,6 +16,7 @@ import tensorstore as ts
 
 from maemem.data import damage, formats
 from maemem.data.formats import VoxelSize
+from maemem.data.stamps import stamp
 from maemem.geometry import Box, Zyx
 
 # Intensities and labels. Wider floats and booleans would only be stored at a loss, or by mistake.
@@ -40,6 +41,7 @@ class Volume:
     source: str  # URL of the array in full; the same for two volumes that show the same data
     region: Box  # what `store` shows, in its voxels, of the whole array
     start_nm: VoxelSize = (0.0, 0.0, 0.0)  # z y x, of the whole array, as its metadata place it
+    stamp: str = ""  # tells this content from another at the same source
 
     @property
     def shape_zyx(self) -> Zyx:
@@ -104,7 +106,8 @@ class Volume:
         z, y, x = store.shape
         size = tuple(nm * n for nm, n in zip(self.voxel_size_nm, bin_zyx, strict=True))
         whole = Box((0, 0, 0), (z, y, x))
-        return Volume(store, check_voxel_size(size), self.source, whole, self.start_nm)
+        size = check_voxel_size(size)
+        return dataclasses.replace(self, store=store, voxel_size_nm=size, region=whole)
 
 
 @functools.cache
@@ -159,7 +162,7 @@ def open_volume(
     z, y, x = store.shape
     size = _agreed_voxel_size(path, layout.voxel_size_nm, voxel_size_nm)
     source, whole = formats.address(layout.kvstore).rstrip("/"), Box((0, 0, 0), (z, y, x))
-    return Volume(store, size, source, whole, layout.start_nm).cut(region)
+    return Volume(store, size, source, whole, layout.start_nm, stamp(layout)).cut(region)
 
 
 def conversion_hint(path: str) -> str:

@@ -9,26 +9,26 @@ import functools
 import json
 import logging
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from maemem.blockwise.engine import Map, open_workers
-from maemem.blockwise.store import Stored, open_labels
+from maemem.blockwise.store import Stored
 from maemem.checks import check_segmentation
 from maemem.config import Config
 from maemem.data.damage import read_json
 from maemem.data.ledger import write_durably
 from maemem.geometry import Box, blocks
 from maemem.segmentation.contingency import Contingency, contingency, merge
+from maemem.segmentation.decoders import Thresholds
 from maemem.segmentation.summary import score_all
 from maemem.stages.predict import SETS
 from maemem.stages.segment import (
     NETWORK,
-    check_fingerprint,
     fingerprint,
-    labels_path,
+    finished_labels,
     methods,
     open_scored,
     tuned_thresholds,
@@ -45,9 +45,9 @@ def run(config: Config, workdir: pathlib.Path) -> None:
       workdir: where results go.
 
     Raises:
-      ValueError: if labels were not made with the thresholds that the validation set decided, or
-        the test set was scored with others before.
-      FileNotFoundError: if there are no thresholds or no labels; it names the stage to run first.
+      ValueError: if thresholds or labels were made of other predictions than those that are there,
+        labels with other thresholds, or the test set was scored with others before.
+      FileNotFoundError: if there are no predictions, thresholds or labels; it says what to run.
     """
     check_segmentation(config)
     path = workdir / "evaluate" / "scores.json"
@@ -62,12 +62,14 @@ def run(config: Config, workdir: pathlib.Path) -> None:
             f"{path} was made with other thresholds than those in segment/tuned.json; the test set "
             f"is scored once: put that file back as it was, or begin a new workdir"
         )
-    thresholds = tuned_thresholds(workdir)
+    thresholds = tuned_thresholds(config, workdir)
     sets: dict[str, Any] = {name: {} for name in SETS}
     with open_workers(config.runtime.workers) as workers:
         for name, volume, entry in ((s, *item) for s in SETS for item in config.data[s].items()):
             if entry.labels:
-                sets[name][volume] = _score(config, workdir, name, volume, entry, tuned, workers)
+                sets[name][volume] = _score(
+                    config, workdir, name, volume, entry, thresholds, workers
+                )
             else:
                 log.warning("%s volume %s has no labels, so it has no scores", name, volume)
     path.parent.mkdir(exist_ok=True)
@@ -82,7 +84,7 @@ def _score(
     name: str,
     volume: str,
     entry: Config,
-    tuned: str,
+    thresholds: Mapping[str, Thresholds],
     workers: Map,
 ) -> dict[str, Any]:
     """The scores of a volume: the network's, and under `baselines` those of others."""
@@ -90,9 +92,8 @@ def _score(
     parts = [part.moved(box.start_zyx) for part in blocks(box.shape_zyx, config.segment.block_zyx)]
     scores = {}
     for method in methods(config):
-        path = labels_path(workdir, name, volume, method)
-        check_fingerprint(path, tuned)
-        count = functools.partial(_count, read_truth, open_labels(path))
+        labels = finished_labels(config, workdir, name, volume, method, thresholds[method])
+        count = functools.partial(_count, read_truth, labels)
         scores[method] = score_all(merge(workers(count, parts)), **config.evaluate.to_dict())
     own = scores.pop(NETWORK)
     return {**own, "baselines": scores}

@@ -20,7 +20,12 @@ from jaxtyping import PyTree
 from maemem.blockwise.engine import Map, open_workers
 from maemem.blockwise.predict import Predict, predict_volume
 from maemem.blockwise.tta import average_over_views, share_known
-from maemem.build.networks import segmentation, segmenter_fields, test_time_views
+from maemem.build.networks import (
+    intensity_range,
+    segmentation,
+    segmenter_fields,
+    test_time_views,
+)
 from maemem.build.volumes import check_sets, open_raw
 from maemem.checks import check_segmentation
 from maemem.config import WORKDIR, Config
@@ -162,6 +167,7 @@ def write_prediction(
     identity = {
         "network": network.digest,
         "objective": network.config.objective.to_dict(),
+        "intensity_range": intensity_range(network.config),
         "views": settings.views,
     }
     predict_volume(

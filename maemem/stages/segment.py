@@ -29,7 +29,7 @@ from maemem.build.volumes import open_raw, scored_box
 from maemem.checks import check_segmentation
 from maemem.config import Config
 from maemem.data.damage import read_json
-from maemem.data.ledger import write_durably
+from maemem.data.ledger import differences, tidy, write_durably
 from maemem.data.volumes import Volume
 from maemem.geometry import Box
 from maemem.objectives.affinity import Affinity
@@ -45,15 +45,15 @@ log = logging.getLogger(__name__)
 
 
 def run(config: Config, workdir: pathlib.Path) -> None:
-    """Runs the stage; labels that are there already, made with the same thresholds, are kept.
+    """Runs the stage; labels that are there already, made of the same in the same way, are kept.
 
     Args:
       config: see `maemem.config.segmenting`.
       workdir: where results go.
 
     Raises:
-      ValueError: if the config is inconsistent, no validation volume has labels, or the test set
-        was segmented with thresholds that are not those on record.
+      ValueError: if the config is inconsistent, no validation volume has labels, or what is there
+        was made of other predictions than those that are there, or with other thresholds.
       FileNotFoundError: if there is no prediction.
     """
     check_segmentation(config)
@@ -64,7 +64,7 @@ def run(config: Config, workdir: pathlib.Path) -> None:
     if not path.exists():
         refuse_retuning(workdir)
         write_durably(path, json.dumps(_tune(config, workdir), indent=1))
-    tuned = tuned_thresholds(workdir)
+    tuned = tuned_thresholds(config, workdir)
     log.info("thresholds of the validation set: %s", tuned)
     with open_workers(config.runtime.workers) as workers:
         for name, volume in ((s, volume) for s in SETS for volume in config.data[s]):
@@ -83,17 +83,39 @@ def labels_path(workdir: pathlib.Path, name: str, volume: str, method: str) -> p
     return workdir / "segment" / name / f"{volume}{suffix}.zarr"
 
 
-def tuned_thresholds(workdir: pathlib.Path) -> dict[str, Thresholds]:
+def tuned_thresholds(config: Config, workdir: pathlib.Path) -> dict[str, Thresholds]:
     """The frozen thresholds, by method.
 
     Raises:
-      ValueError: if they cannot be read.
+      ValueError: if they cannot be read, or were tuned on other predictions than those of now.
+      FileNotFoundError: if these are not there.
     """
     path = workdir / "segment" / "tuned.json"
-    thresholds = read_json(path).get("thresholds")
+    record = read_json(path)
+    thresholds = record.get("thresholds")
     if not isinstance(thresholds, dict) or NETWORK not in thresholds:
         raise ValueError(f"{path} holds no thresholds; put back a copy of it")
+    for volume in _labelled(config):
+        before = record.get("predictions", {}).get(volume)
+        now = _prediction(workdir, "validation", volume).attributes
+        _refuse_others(path, before, now, "begin a new workdir")
     return thresholds
+
+
+def _refuse_others(
+    path: pathlib.Path, before: dict[str, Any] | None, now: dict[str, Any], instead: str
+) -> None:
+    """Refuses a result that was made of another prediction, or otherwise, than would be now."""
+    if before is None:
+        raise ValueError(
+            f"{path} does not say which prediction it was made of, as those of earlier versions of "
+            f"maemem do not; {instead}"
+        )
+    if differing := differences(before, now):
+        raise ValueError(
+            f"{path} was made of another prediction, or otherwise: {differing}. Bring that "
+            f"prediction back as it was, or {instead}"
+        )
 
 
 def fingerprint(workdir: pathlib.Path) -> str:
@@ -133,15 +155,22 @@ def _settings(config: Config, method: str) -> dict[str, Any]:
     }
 
 
+def _labelled(config: Config) -> dict[str, Config]:
+    """The validation volumes that thresholds are tuned on."""
+    return {name: entry for name, entry in config.data.validation.items() if entry.labels}
+
+
 def _tune(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
     """The best thresholds of each method on the labelled validation volumes, and all that were."""
-    labelled = {n: e for n, e in config.data.validation.items() if e.labels}
+    labelled = _labelled(config)
     if not labelled:
         raise ValueError(
             "no volume of data.validation has labels, so thresholds cannot be tuned; name labels "
             "of a held-out region in its field `labels`"
         )
-    record = {"select_by": config.segment.select_by, "thresholds": {}, "costs": {}, "tried": {}}
+    made_of = {name: _prediction(workdir, "validation", name).attributes for name in labelled}
+    record = {"select_by": config.segment.select_by, "predictions": made_of}
+    record |= {"thresholds": {}, "costs": {}, "tried": {}}
     for method in methods(config):
         if method == "fragments":  # Those that the network's segmentation was put together from.
             chosen = record["thresholds"][NETWORK]
@@ -225,6 +254,10 @@ def _read_labels(labels: Volume, unlabelled: int, box: Box) -> np.ndarray:
     return np.where(truth == unlabelled, -1, truth.astype(np.int64))
 
 
+def _prediction(workdir: pathlib.Path, name: str, volume: str) -> Stored:
+    return open_prediction(workdir / "predict" / name / f"{volume}.zarr")
+
+
 def _input(
     config: Config, workdir: pathlib.Path, name: str, volume: str, method: str
 ) -> tuple[Callable[[Box], np.ndarray], Stored]:
@@ -232,7 +265,7 @@ def _input(
 
     Affinities of the image are made of the whole region at once, and held in memory.
     """
-    stored = open_prediction(workdir / "predict" / name / f"{volume}.zarr")
+    stored = _prediction(workdir, name, volume)
     if method != "intensity":
         return stored.read_probabilities, stored
     raw = open_raw(config, config.data[name][volume], workdir)
@@ -255,13 +288,15 @@ def _segment(
     workers: Map,
 ) -> None:
     """Decodes one volume by one method, unless that is done."""
-    path, made_with = labels_path(workdir, name, volume, method), fingerprint(workdir)
+    path = labels_path(workdir, name, volume, method)
     if path.exists():
-        check_fingerprint(path, made_with)
-        log.info("%s is there already, with the same thresholds; it is kept", path)
+        finished_labels(config, workdir, name, volume, method, thresholds)
+        tidy(path)
+        log.info("%s is there already, of the same prediction and thresholds; it is kept", path)
         return
     read, stored = _input(config, workdir, name, volume, method)
-    objects = write_labels(config, method, thresholds, read, stored, path, made_with, workers)
+    tuned = fingerprint(workdir)
+    objects = write_labels(config, method, thresholds, read, stored, path, tuned, workers)
     log.info("%s: %d objects", path, objects)
 
 
@@ -288,6 +323,7 @@ def write_labels(
       workers: who does the blocks.
     """
     settings = _settings(config, method)
+    identity = _identity(settings, method, thresholds, stored, tuned)
     smallest = settings.pop("smallest")
     cut, merging = cutter(_decoder(config, method), thresholds, **settings)
     return segment_volume(
@@ -299,21 +335,47 @@ def write_labels(
         block_zyx=config.segment.block_zyx,
         halo_zyx=config.segment.halo_zyx,
         smallest=smallest,
-        attributes={"method": method, "thresholds": thresholds, "tuned": tuned},
-        identity={"prediction": stored.attributes, "settings": settings},
+        identity=identity,
         merging=merging,
         workers=workers,
     )
 
 
-def check_fingerprint(path: pathlib.Path, tuned: str) -> None:
-    """Checks that labels were made with the thresholds on record.
+def _identity(
+    settings: dict[str, Any], method: str, thresholds: Thresholds, stored: Stored, tuned: str
+) -> dict[str, Any]:
+    """All that decides labels but the blocks, as it is read back from JSON."""
+    own = {"method": method, "thresholds": thresholds, "tuned": tuned, "settings": settings}
+    return json.loads(json.dumps({**own, "prediction": stored.attributes}))
+
+
+def finished_labels(
+    config: Config,
+    workdir: pathlib.Path,
+    name: str,
+    volume: str,
+    method: str,
+    thresholds: Thresholds,
+) -> Stored:
+    """Labels that are there, made of the prediction that is there by the thresholds on record.
 
     Raises:
-      ValueError: if they were made with others.
+      ValueError: if they were made of another one, or otherwise; it names the differences.
+      FileNotFoundError: if there are none, or no prediction.
     """
-    if open_labels(path).attributes.get("tuned") != tuned:
+    path, tuned = labels_path(workdir, name, volume, method), fingerprint(workdir)
+    labels = open_labels(path)
+    found = labels.attributes
+    if found.get("tuned") != tuned:
         raise ValueError(
             f"{path} was made with other thresholds than those in segment/tuned.json; put that "
             f"file back as it was, or begin a new workdir"
         )
+    stored = _prediction(workdir, name, volume)
+    wanted = _identity(_settings(config, method), method, thresholds, stored, tuned)
+    # Entry by entry, so that the difference is named and not two whole predictions.
+    before, now = ({**each.pop("prediction", {}), **each} for each in (dict(found), wanted))
+    before = {key: value for key, value in before.items() if key in now}
+    instead = "delete it, and run the stage segment again"
+    _refuse_others(path, before if "prediction" in found else None, now, instead)
+    return labels

@@ -27,7 +27,6 @@ def write(values, cut, output, **options) -> int:
         "voxel_size_nm": SIZE,
         "halo_zyx": (1, 1, 1),
         "smallest": 0,
-        "attributes": {"method": "test"},
         "identity": {"prediction": "a"},
         "chunk_zyx": (1, 1, 1),
         "progress": False,

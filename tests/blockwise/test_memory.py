@@ -48,7 +48,6 @@ def segment(folder: Path, counts) -> int:
         block_zyx=BLOCK,
         halo_zyx=(1, 1, 1),
         smallest=0,
-        attributes={},
         identity={},
         merging=Merging("mean", 0.5),
         chunk_zyx=BLOCK,

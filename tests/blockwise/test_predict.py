@@ -166,6 +166,23 @@ def test_resumes(tmp_path):
     assert {path.name for path in output.iterdir()} == {"0", "zarr.json"}
 
 
+def test_a_volume_that_was_replaced_is_another_one(tmp_path):
+    volume = stored_volume(tmp_path / "raw.zarr", grey_values(SHAPE))
+
+    def predict(crops):
+        raise KeyboardInterrupt
+
+    run(volume, tmp_path / "whole.zarr")
+    with pytest.raises(KeyboardInterrupt):
+        run(volume, tmp_path / "killed.zarr", predict)
+    volume = stored_volume(tmp_path / "raw.zarr", np.zeros(SHAPE, np.uint8))
+    message = r"source_stamp was \w{16} and is \w{16}\. "
+    with pytest.raises(FileExistsError, match=message + "Delete it"):
+        run(volume, tmp_path / "whole.zarr")
+    with pytest.raises(ValueError, match=message + "Repeat the old command, or delete it"):
+        run(volume, tmp_path / "killed.zarr")
+
+
 def test_a_volume_that_vanishes_ends_a_prediction_which_goes_on_when_it_is_back(tmp_path):
     volume = stored_volume(tmp_path / "raw.zarr", grey_values(SHAPE))
     whole = run(volume, tmp_path / "whole.zarr")

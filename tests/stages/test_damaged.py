@@ -206,6 +206,14 @@ def test_a_damaged_piece_of_a_segmentation_under_way_is_named(tmp_path):
         with pytest.raises(ValueError, match=r"\.npz cannot be read .*delete the unfinished"):
             segmentations.run(affinities, segmentations.linked, tmp_path / "a.zarr", **options)
     path.write_bytes(whole)
+    ids = next(
+        p for p in tmp_path.glob("a.zarr.partial/.conversion/pieces/0/c/**/*") if p.is_file()
+    )
+    whole = ids.read_bytes()
+    ids.write_bytes(whole[:-9])
+    with pytest.raises(ValueError, match=r"/pieces cannot be read .*delete the unfinished"):
+        segmentations.run(affinities, segmentations.linked, tmp_path / "a.zarr", **options)
+    ids.write_bytes(whole)
     again = segmentations.run(affinities, segmentations.linked, tmp_path / "a.zarr", **options)
     wanted = segmentations.run(affinities, segmentations.linked, tmp_path / "b.zarr", **options)
     np.testing.assert_array_equal(again, wanted)

@@ -77,6 +77,55 @@ def test_other_thresholds_than_the_frozen_ones_are_refused(workdir):
     assert before
 
 
+def edit(path, change):
+    """Changes the JSON of a file."""
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def own(metadata):
+    """What is kept beside a result of what it was made of."""
+    return metadata["attributes"]["maemem"]["attributes"]
+
+
+MADE = {"validation": "segment/tuned.json", "test": "segment/test/labelled.zarr"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MADE)
+def test_what_was_made_of_another_prediction_is_refused(workdir, name):
+    path = workdir / "predict" / name / "labelled.zarr/zarr.json"
+    edit(path, lambda content: own(content).update(network="another"))
+    message = rf"{MADE[name]} was made of another .*: network was \w{{16}} and is another\. Bring"
+    before = files(workdir)
+    for stage in (segment, evaluate):
+        with pytest.raises(ValueError, match=message):
+            stage.run(runs.config(), workdir)
+    assert files(workdir) == before
+
+
+@pytest.mark.slow
+def test_labels_that_were_made_otherwise_are_refused(workdir):
+    for stage in (segment, evaluate):
+        with pytest.raises(ValueError, match=r"settings was .*'smallest': 8.* and is .*: 9"):
+            stage.run(runs.config(segment__smallest=9), workdir)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MADE)
+def test_what_does_not_say_of_which_prediction_it_was_made_is_refused(workdir, name):
+    path = workdir / MADE[name]
+    if name == "validation":
+        edit(path, lambda content: content.pop("predictions"))
+        (workdir / "evaluate/scores.json").unlink()  # It would be missed first.
+    else:
+        edit(path / "zarr.json", lambda content: own(content).pop("prediction"))
+    for stage in (segment, evaluate):
+        with pytest.raises(ValueError, match=f"{MADE[name]} does not say which prediction"):
+            stage.run(runs.config(), workdir)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seen", ["segment", "evaluate"])
 def test_tuning_again_after_the_test_set_was_seen_is_refused(workdir, seen):
@@ -97,11 +146,14 @@ def test_scoring_without_thresholds_names_the_stage_to_run(workdir):
 
 @pytest.mark.slow
 def test_a_second_run_keeps_everything(workdir):
-    files = ("segment/tuned.json", "evaluate/scores.json")
-    before = [(workdir / name).read_text() for name in files]
+    before = files(workdir)
+    # As a run leaves it that is killed right after it has given a result its name.
+    for folder in ("predict/test/labelled.zarr", "segment/test/labelled.zarr"):
+        (workdir / folder / ".conversion").mkdir()
+        (workdir / folder / ".conversion/lock").touch()
     for stage in (predict, segment, evaluate):
         stage.run(runs.config(), workdir)
-    assert [(workdir / name).read_text() for name in files] == before
+    assert files(workdir) == before
 
 
 def files(folder):
