@@ -9,7 +9,8 @@
 # What follows -- goes to maemem. WORKDIR lies in runs/, which with --shared is an NFS folder, such as
 # one of Filestore. Several hosts need it, and so does --spot: what is there outlives the slice. When
 # a slice is lost, the next one goes on from the last checkpoint; after --tries slices this gives up.
-# An error of maemem's own is not tried again. Needs gcloud, with a project and a login.
+# An error of maemem's own is not tried again. Needs gcloud, with a project and a login. The images'
+# own Python may be too old for maemem; uv, from PyPI as all else, brings one whose checksum it knows.
 set -euo pipefail
 
 fail() { echo "error: $*" >&2 && exit 1; }
@@ -59,16 +60,18 @@ create() {
 }
 
 install() {
-  local mount=true
-  [[ ! $shared ]] || mount="sudo apt-get install -y -q nfs-common && sudo mount -t nfs $shared runs"
+  local packages=python3-venv mount=true
+  [[ ! $shared ]] || packages+=' nfs-common' mount="sudo mount -t nfs $shared runs"
   perform git archive --format=tar.gz --output="$folder/maemem.tar.gz" HEAD &&
     tpus tpu-vm scp "$folder/maemem.tar.gz" "$name:" --worker=all &&
     tpus tpu-vm ssh "$name" --worker=all --command="set -e
 mkdir -p maemem/runs && tar -xzf maemem.tar.gz -C maemem && cd maemem
+sudo apt-get install -y -q $packages
 $mount
-curl -LsSf https://astral.sh/uv/install.sh | sh
-~/.local/bin/uv venv --python=3.12 .venv
-~/.local/bin/uv pip install --python=.venv -e . 'jax[tpu]'"
+python3 -m venv .uv
+.uv/bin/pip install --quiet uv==0.9.7
+.uv/bin/uv venv --python=3.12 .venv
+.uv/bin/uv pip install --python=.venv -e . 'jax[tpu]'"
 }
 
 # The same line on every host, which is told which of them it is.

@@ -19,6 +19,7 @@ import jax
 from ml_collections import ConfigDict
 
 from maemem.config import RUNTIME_FIELDS, UINT8_RANGE, Config, everything
+from maemem.durable import write_durably
 
 log = logging.getLogger(__name__)
 
@@ -92,9 +93,7 @@ def claim_workdir(config: Config, workdir: pathlib.Path, stages: Iterable[str]) 
                 log.warning("%s was begun with %s %s", workdir, name, before.get(name))
                 log.warning("it goes on with %s", record[name])
         return
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(record, indent=2, default=str) + "\n")
-    os.replace(temporary, path)
+    write_durably(path, json.dumps(record, indent=2, default=str) + "\n")
 
 
 def read_record(folder: pathlib.Path) -> dict[str, Any]:

@@ -17,6 +17,7 @@ import fastremap
 import numpy as np
 
 from maemem.data import damage, ledger
+from maemem.durable import write_durably
 from maemem.geometry import Box, Zyx
 
 # What is predicted, float32 `[c z y x]`, to ids `[z y x]`, 0 for background.
@@ -50,7 +51,7 @@ def save(folder: Path, block: Box, **arrays: Any) -> None:
     content = io.BytesIO()
     np.savez_compressed(content, **arrays)
     folder.mkdir(parents=True, exist_ok=True)
-    ledger.write_durably(folder / f"{ledger.block_name(block)}.npz", content.getvalue())
+    write_durably(folder / f"{ledger.block_name(block)}.npz", content.getvalue())
 
 
 def load(folder: Path, block: Box, *names: str) -> list[np.ndarray]:

@@ -19,6 +19,7 @@ import tensorstore as ts
 from maemem.data import damage, ledger, omezarr
 from maemem.data.formats import VoxelSize
 from maemem.data.volumes import UNFINISHED_SUFFIX
+from maemem.durable import write_durably
 from maemem.geometry import Box
 
 log = logging.getLogger(__name__)
@@ -180,7 +181,7 @@ def publish(
         channels=bool(channels),
         attributes={_OWN: own},
     )
-    ledger.write_durably(partial / "zarr.json", json.dumps(group, indent=1))
+    write_durably(partial / "zarr.json", json.dumps(group, indent=1))
     ledger.publish(partial, target)
 
 

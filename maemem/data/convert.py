@@ -24,6 +24,7 @@ from absl import app, flags
 from maemem.data import ledger, omezarr, volumes
 from maemem.data.formats import VoxelSize
 from maemem.data.readers import Source, identify, open_source
+from maemem.durable import write_durably
 from maemem.geometry import Zyx, blocks, format_zyx
 from maemem.logs import log_to_terminal, showing_progress
 
@@ -218,7 +219,7 @@ def _write_blocks(
 def _finish(partial: Path, target: Path, plan: _Plan) -> None:
     """Makes the partial conversion the output: its metadata, then its name, then the record."""
     group = json.dumps(omezarr.group_metadata(target.stem, plan.voxel_size_nm), indent=1)
-    ledger.write_durably(partial / "zarr.json", group)
+    write_durably(partial / "zarr.json", group)
     ledger.publish(partial, target)
     size = sum(file.stat().st_size for file in target.rglob("*") if file.is_file())
     voxel = ", ".join(f"{s:g}" for s in plan.voxel_size_nm)

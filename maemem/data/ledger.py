@@ -17,7 +17,6 @@ import hashlib
 import json
 import os
 import shutil
-import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from typing import Any
 import tensorstore as ts
 
 from maemem.data import formats
+from maemem.durable import sync_folder
 from maemem.geometry import Box
 
 
@@ -162,7 +162,7 @@ def drop(place: ts.KvStore) -> None:
 def publish(partial: Path, target: Path) -> None:
     """Gives a whole result its name, and drops its record."""
     os.rename(partial, target)
-    _sync_folder(target.parent)
+    sync_folder(target.parent)
     tidy(target)
 
 
@@ -177,23 +177,3 @@ def refuse_existing(target: Path) -> None:
         raise FileExistsError(
             f"{target} exists and is not overwritten; delete it, or choose another OUTPUT"
         )
-
-
-def write_durably(path: Path, content: str | bytes) -> None:
-    """Writes a file so that, whenever the machine stops, it is there as a whole or not at all."""
-    draft = path.with_name(f"{path.name}.{uuid.uuid4().hex}.draft")  # Two may write the same file.
-    with draft.open("wb") as file:
-        file.write(content.encode() if isinstance(content, str) else content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(draft, path)
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Makes the names in a folder durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -19,7 +19,7 @@ from maemem.blockwise.store import Stored
 from maemem.checks import check_segmentation
 from maemem.config import Config
 from maemem.data.damage import read_json
-from maemem.data.ledger import write_durably
+from maemem.durable import write_durably
 from maemem.geometry import Box, blocks
 from maemem.segmentation.contingency import Contingency, contingency, merge
 from maemem.segmentation.decoders import Thresholds

@@ -29,8 +29,9 @@ from maemem.build.volumes import open_raw, scored_box
 from maemem.checks import check_segmentation
 from maemem.config import Config
 from maemem.data.damage import read_json
-from maemem.data.ledger import differences, tidy, write_durably
+from maemem.data.ledger import differences, tidy
 from maemem.data.volumes import Volume
+from maemem.durable import write_durably
 from maemem.geometry import Box
 from maemem.objectives.affinity import Affinity
 from maemem.reporting.page import NETWORK

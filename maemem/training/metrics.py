@@ -6,12 +6,13 @@ import importlib
 import importlib.util
 import json
 import logging
-import os
 import pathlib
 from collections.abc import Mapping
 
 import jax
 import numpy as np
+
+from maemem.durable import write_durably
 
 log = logging.getLogger(__name__)
 
@@ -46,9 +47,7 @@ class MetricWriter:
         path = folder / "metrics.jsonl"
         rows = read_metrics(path) if path.exists() else []
         kept = [row for row in rows if row["step"] <= first_step]
-        rewritten = path.with_suffix(".tmp")
-        rewritten.write_text("".join(json.dumps(row) + "\n" for row in kept))
-        os.replace(rewritten, path)
+        write_durably(path, "".join(json.dumps(row) + "\n" for row in kept))
         self._file = path.open("a")
         if importlib.util.find_spec("tensorboardX"):
             board = importlib.import_module("tensorboardX")

@@ -3,6 +3,7 @@
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -50,7 +51,7 @@ class Job:
         return self._log.read_text() if self._log.exists() else ""
 
     def wait(self, reached) -> None:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300
         while not reached():
             assert time.monotonic() < deadline, f"{self.state}\n{self.output}"
             assert not self.state.startswith("FAILED"), self.output
@@ -78,6 +79,26 @@ def test_two_tasks_train_as_one_and_go_on_after_a_preemption(slurm, undisturbed,
         np.testing.assert_allclose(
             [row[name] for row in rows], [row[name] for row in expected], rtol=1e-3
         )
+
+
+def test_blocks_are_jobs_that_end_with_the_one_that_asked_for_them(slurm, whole, tmp_path):
+    """On two cores, one of which leads: one of its jobs runs, and the other is in the queue."""
+    stages = ("predict", "segment", "evaluate")
+    workdir = shutil.copytree(whole[0], tmp_path / "run")
+    for stage in stages:
+        shutil.rmtree(workdir / stage)
+    asked = {"CORES": "1", "MEMORY": "900MB", "LOG_DIRECTORY": str(tmp_path)}
+    variables = slurm | {f"DASK_JOBQUEUE__SLURM__{name}": value for name, value in asked.items()}
+    listed = ("squeue", "-h", "--name=dask-worker", "--states=PENDING,RUNNING")
+    run = {"stages": str(stages), "runtime__workers": "slurm:2"}
+    job = Job(variables, workdir / "log", **run)
+    job.wait(lambda: len(ask(*listed, variables=slurm).splitlines()) == 2)
+    ask("scancel", "--signal=TERM", job.id, variables=slurm)  # As shortly before a time limit.
+    job.wait(lambda: job.state.endswith(" 1"))
+    assert not ask(*listed, variables=slurm), job.output
+    job.wait(lambda: job.state == "COMPLETED None 1")
+    for path in (p for stage in stages for p in (whole[0] / stage).rglob("*") if p.is_file()):
+        assert (workdir / path.relative_to(whole[0])).read_bytes() == path.read_bytes(), path
 
 
 @pytest.fixture
