@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 
+import jax
 import numpy as np
 from orbax import checkpoint as ocp
 
@@ -170,9 +171,11 @@ def wait_for_rows(
 def parameters(
     workdir: pathlib.Path, step: int = 12, stage: str = "pretrain"
 ) -> dict[str, np.ndarray]:
-    """All arrays of a checkpoint, as read from disk."""
-    path = workdir / stage / "checkpoints" / str(step) / "default"
-    state = ocp.StandardCheckpointer().restore(path.absolute())
+    """All arrays of a checkpoint, as read from disk, on however many devices they were."""
+    path = (workdir / stage / "checkpoints" / str(step) / "default").absolute()
+    tree = ocp.PyTreeCheckpointHandler().metadata(path).tree
+    kinds = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
+    state = ocp.PyTreeCheckpointer().restore(path, args=ocp.args.PyTreeRestore(restore_args=kinds))
     return {
         "/".join(map(str, path)): np.asarray(leaf)
         for path, leaf in ocp.tree.to_flat_dict(state).items()

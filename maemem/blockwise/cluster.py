@@ -26,6 +26,7 @@ _SETTINGS = {
     # Machines die for reasons of their own: only a block that outlives none of them is to blame.
     "distributed.scheduler.allowed-failures": 10,
 }
+_TRIES = 10  # To reach all workers at once; some may die while they are spoken to.
 
 
 class _Holder(WorkerPlugin):
@@ -114,7 +115,7 @@ def map_blocks(client: Client, work: Work, blocks: Sequence[Box]) -> Iterator[An
       ValueError: if every worker that tried some block died of it.
     """
     name = f"maemem-{uuid.uuid4()}"
-    client.register_plugin(_Holder(work), name=name)
+    _hand_out(client, work, name)
     keys = [f"{name}-{block}" for block in blocks]
     futures = client.map(_do, [name] * len(blocks), blocks, key=keys, pure=False)
     try:
@@ -128,4 +129,17 @@ def map_blocks(client: Client, work: Work, blocks: Sequence[Box]) -> Iterator[An
         ) from None
     finally:
         client.cancel(futures)
-        client.unregister_worker_plugin(name)
+        with contextlib.suppress(OSError):  # A worker that dies just now has nothing to forget.
+            client.unregister_worker_plugin(name)
+
+
+def _hand_out(client: Client, work: Work, name: str) -> None:
+    """Gives the work to all workers that there are; those to come get it from the scheduler."""
+    for last in (False,) * (_TRIES - 1) + (True,):
+        try:
+            client.register_plugin(_Holder(work), name=name)
+        except OSError:  # A worker was lost before it answered.
+            if last:
+                raise
+        else:
+            return

@@ -57,6 +57,30 @@ def die_once(folder, block):
     leave_name(folder, block)
 
 
+class DiesOnce:
+    """Work whose first receiver kills its own process, when it is sent it or when it drops it."""
+
+    def __init__(self, folder, when):
+        self.folder, self.when = folder, when
+
+    def __setstate__(self, state):
+        self.__dict__ |= state | {"sent": True}
+        self.die("sent")
+
+    def __del__(self):
+        if hasattr(self, "sent"):
+            self.die("dropped")
+
+    def __call__(self, block):
+        return str(block)
+
+    def die(self, now):
+        with contextlib.suppress(FileExistsError):
+            if self.when == now:
+                (self.folder / now).touch(exist_ok=False)
+                os.kill(os.getpid(), signal.SIGKILL)
+
+
 def mistake(block):
     raise ValueError(f"block {block} is wrong; mend it")
 
@@ -115,6 +139,13 @@ def test_a_block_whose_worker_is_killed_is_done_by_another(tmp_path, workers):
     assert len(list((tmp_path / "done").glob("died-*"))) == 2
     done = [path.read_text() for path in (tmp_path / "done").iterdir()]
     assert set(done) - {""} == set(map(str, EVERY))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("when", ["sent", "dropped"])
+def test_a_worker_that_dies_before_or_after_its_blocks_is_no_error(tmp_path, workers, when):
+    assert set(workers(DiesOnce(tmp_path, when), EVERY)) == set(map(str, EVERY))
+    assert (tmp_path / when).exists()
 
 
 def test_what_a_worker_raises_is_raised_here(tmp_path, workers):

@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -15,16 +16,60 @@ pytestmark = pytest.mark.slow
 LONG = runs.LONG["pretrain"] | {"pretrain__checkpoint_every": 20}
 
 
-def start(workdir, count, **overrides) -> list[subprocess.Popen]:
-    """So many processes, each with one device."""
-    cluster = {
-        "JAX_COORDINATOR_ADDRESS": f"localhost:{runs.free_port()}",
-        "JAX_NUM_PROCESSES": str(count),
-    }
-    return [
-        runs.start(workdir, variables=cluster | {"JAX_PROCESS_ID": str(index)}, **overrides)
-        for index in range(count)
+# Keeps what each process restores of a checkpoint.
+RESTORE = """
+import pathlib, sys
+import jax, numpy as np
+from maemem.stages import pretrain
+from maemem.training import fit
+from maemem.training.checkpoint import Checkpoints
+from maemem.training.mesh import join_cluster
+from tests import runs
+
+workdir = pathlib.Path(sys.argv[1])
+join_cluster()
+config = runs.config(**runs.LONG["pretrain"], pretrain__checkpoint_every=20)
+objective, run, _ = pretrain.prepare(config, workdir)
+with Checkpoints(run.folder / "checkpoints", run.keep_checkpoints) as checkpoints:
+    state = checkpoints.restore(fit.prepare(objective, run).like)
+leaves = jax.tree_util.tree_leaves_with_path(state)
+arrays = {
+    jax.tree_util.keystr(path, simple=True, separator="/"): leaf.addressable_data(0)
+    for path, leaf in leaves
+}
+np.savez(workdir / f"restored-{jax.process_index()}.npz", **arrays)
+"""
+
+
+def cluster(count) -> list[dict[str, str]]:
+    """What tells each of so many processes about the others."""
+    address = f"localhost:{runs.free_port()}"
+    shared = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": str(count)}
+    return [shared | {"JAX_PROCESS_ID": str(index)} for index in range(count)]
+
+
+def start(workdir, count, devices=1, **overrides) -> list[subprocess.Popen]:
+    """So many processes, each with so many devices."""
+    return [runs.start(workdir, devices, one, **overrides) for one in cluster(count)]
+
+
+def assert_restored_alike(workdir, step, count):
+    """Each of so many processes restores what the checkpoint holds, bit for bit."""
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", RESTORE, str(workdir)],
+            cwd=runs.REPOSITORY,
+            env=runs.environment(1, **variables),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for variables in cluster(count)
     ]
+    finish(processes, [0] * count)
+    for index in range(count):
+        with np.load(workdir / f"restored-{index}.npz") as found:
+            runs.assert_same_arrays(dict(found), runs.parameters(workdir, step))
 
 
 def finish(processes, statuses) -> list[str]:
@@ -47,8 +92,9 @@ def assert_close(workdir, other, rtol):
         np.testing.assert_allclose(ours, theirs, rtol=rtol, err_msg=name)
 
 
-def test_processes_train_as_one(pretrained, tmp_path):
-    finish(start(tmp_path, 4), [0] * 4)
+@pytest.mark.parametrize(("count", "devices"), [(4, 1), (2, 2)])
+def test_processes_train_as_one(pretrained, tmp_path, count, devices):
+    finish(start(tmp_path, count, devices), [0] * count)
     assert_close(tmp_path, pretrained, rtol=1e-4)
 
 
@@ -60,6 +106,7 @@ def test_stopped_and_killed_it_goes_on_with_any_number_of_processes(undisturbed,
     outputs = finish(four, [128 + signal.SIGTERM] * 4)
     (saved,) = {step for output in outputs for step in re.findall(r"saved step (\d+)", output)}
 
+    assert_restored_alike(tmp_path, saved, 2)
     two = start(tmp_path, 2, **LONG)
     runs.wait_for_rows(two[0], tmp_path, int(saved) + 10)
     two[1].kill()
