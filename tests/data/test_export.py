@@ -231,6 +231,16 @@ def test_second_export_to_the_same_folder_is_refused(tmp_path, address):
     assert not (target / ".conversion").exists()
 
 
+def test_unicode_and_spaces_in_paths(tmp_path):
+    folder = tmp_path / "Gewebe für später — 脑 #1%"
+    folder.mkdir()
+    source = write(folder / "ä b.zarr", grey((4, 5, 6)))
+    export(source, str(folder / "ö c"))
+    np.testing.assert_array_equal(
+        open_volume(str(folder / "ö c")).store.read().result(), grey((4, 5, 6))
+    )
+
+
 def test_memory_is_bounded(tmp_path):
     volume = np.broadcast_to(ids((1, 1024, 1024)), (24, 1024, 1024))  # 101 MB
     source = write(tmp_path / "a.zarr", volume)
