@@ -62,6 +62,7 @@ def check_page(page: tifffile.TiffPage | tifffile.TiffFrame, path: str | Path) -
       ValueError: if the file ends within its grey values, or lacks strips or tiles of them.
     """
     size, described = page.parent.filehandle.size, page.keyframe
+    assert described is not None  # tifffile reads the first page as a whole.
     ends = zip(page.dataoffsets, page.databytecounts, strict=True)
     if any(start + count > size for start, count in ends):
         raise ValueError(f"{path} is truncated: a page leaves the file, which is {size} bytes long")
