@@ -2,7 +2,6 @@
 
 import contextlib
 import re
-import shutil
 import subprocess
 import sys
 
@@ -16,7 +15,7 @@ from maemem.data.volumes import open_volume
 from maemem.training.checkpoint import Checkpoints
 from tests import disks, runs
 from tests.blockwise import predictions
-from tests.blockwise.volumes import files, grey_values, stored_volume
+from tests.blockwise.volumes import grey_values, stored_volume
 
 FULL = "(?i)no space left"
 FULL_LINE = "(?i).*error: .*no space left.*"
@@ -81,22 +80,6 @@ def test_a_full_disk_ends_a_prediction_which_goes_on_when_there_is_space(tmp_pat
         disks.grow(disk, "8m")
         assert predictions.run(volume, disk / "a.zarr").tobytes() == whole.tobytes()
         assert unchanged(disk / "a.zarr", written) >= done
-
-
-@pytest.mark.slow
-def test_the_command_on_a_full_disk_says_so_and_predicts_when_there_is_space(whole, tmp_path):
-    workdir = shutil.copytree(whole[0], tmp_path / "run", ignore=ignore_predictions)
-    with disks.small_disk(workdir / "predict", "100k"):
-        printed = runs.run(workdir, status=1, stages="('predict',)")
-        assert re.search(FULL_LINE, printed.splitlines()[-1])
-        assert "Traceback" not in printed
-        disks.grow(workdir / "predict", "8m")
-        runs.run(workdir, stages="('predict',)")
-        assert files(workdir / "predict") == files(whole[0] / "predict")
-
-
-def ignore_predictions(folder, names):
-    return ["predict"] if "config.json" in names else []
 
 
 def test_a_full_disk_ends_a_training_whose_last_checkpoint_stays(tmp_path):
