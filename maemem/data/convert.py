@@ -14,6 +14,7 @@ import dataclasses
 import hashlib
 import json
 import logging
+import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +24,7 @@ from absl import app, flags
 
 from maemem.data import ledger, omezarr, volumes
 from maemem.data.formats import VoxelSize
-from maemem.data.readers import Source, identify, open_source
+from maemem.data.readers import MEND, Source, identify, open_source
 from maemem.durable import write_durably
 from maemem.geometry import Zyx, blocks, format_zyx
 from maemem.logs import log_to_terminal, showing_progress
@@ -32,6 +33,7 @@ from maemem.logs import log_to_terminal, showing_progress
 log = logging.getLogger("maemem.data.convert")
 
 _MAX_SHARD_BYTES = 64 << 20
+_MAX_BLOCKS = 10_000_000  # 640 TB of the largest shards; they are listed, and each is a file
 
 
 def convert(
@@ -184,6 +186,14 @@ def _plan(
         raise ValueError(
             f"shard {format_zyx(shard)} is not a multiple of chunk {format_zyx(chunk)} along each "
             f"axis; give both, or leave both out"
+        )
+    count = math.prod(math.ceil(n / s) for n, s in zip(source.shape_zyx, shard, strict=True))
+    if count > _MAX_BLOCKS:
+        raise ValueError(
+            f"{source.path} says that it is {format_zyx(source.shape_zyx)} voxels of "
+            f"{source.dtype.name}, which would be {count} files of {format_zyx(shard)}; at most "
+            f"{_MAX_BLOCKS} are made. If the size is right, give a larger shard_zyx (and "
+            f"memory_bytes); else {MEND}"
         )
     slab = shard[0] * source.shape_zyx[1] * source.shape_zyx[2] * source.dtype.itemsize
     one_block = all(s >= n for s, n in zip(shard[1:], source.shape_zyx[1:], strict=True))

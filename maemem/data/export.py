@@ -10,6 +10,7 @@ Killed, it leaves a TARGET that is no volume yet; the same command then goes on 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import logging
@@ -68,26 +69,21 @@ def export(
       FileNotFoundError: if there is no source.
       FileExistsError: if there is a volume at the target.
       ValueError: if the source cannot be opened or is not of this kind, the target is nothing that
-        can be written to, or a partial export there is another one's.
+        can be written to, or a partial export there is another one's or, in a folder, is being
+        worked on.
     """
     volume = open_volume(source, voxel_size_nm=voxel_size_nm)
     info = describe(volume, kind or _guess(volume.dtype), memory_bytes)
-    place, finished = _claim(target, {"source": volume.source, "stamp": volume.stamp, "info": info})
-    log.info(
-        "exporting %s as %s of %s, in %d scales",
-        *(volume.source, info["type"], info["data_type"], len(info["scales"])),
-    )
-    steps = list(_steps(volume, place, info, finished, memory_bytes))
-    every = [(step, block) for step in steps for block in step.blocks]
-    missing = [(step, block) for step in steps for block in step.finished.missing(step.blocks)]
-    with showing_progress(
-        log, "exported", total=len(every), missing=len(missing), shown=progress
-    ) as advance:
-        for step, block in missing:
-            step.scale[block.slices].write(step.read(block)).result()
-            step.finished.add(block)
-            advance()
-    _finish(place, info)
+    place, folder = _place(target)
+    with _held(place, folder, target):
+        identity = {"source": volume.source, "stamp": volume.stamp, "info": info}
+        finished = ledger.claim_place(place, identity)
+        log.info(
+            "exporting %s as %s of %s, in %d scales",
+            *(volume.source, info["type"], info["data_type"], len(info["scales"])),
+        )
+        _write(list(_steps(volume, place, info, finished, memory_bytes)), progress)
+        _finish(place, info)
 
 
 def describe(volume: Volume, kind: Kind, memory_bytes: int) -> dict[str, Any]:
@@ -211,26 +207,57 @@ def _read_box(store: ts.TensorStore, box: Box) -> np.ndarray:
     return store[box.slices].read().result()
 
 
-def _claim(target: str, identity: dict[str, Any]) -> tuple[ts.KvStore, ledger.Finished]:
-    """Where to write, and what is finished there.
+def _write(steps: list[_Step], progress: bool) -> None:
+    every = [(step, block) for step in steps for block in step.blocks]
+    missing = [(step, block) for step in steps for block in step.finished.missing(step.blocks)]
+    with showing_progress(
+        log, "exported", total=len(every), missing=len(missing), shown=progress
+    ) as advance:
+        for step, block in missing:
+            step.scale[block.slices].write(step.read(block)).result()
+            step.finished.add(block)
+            advance()
+
+
+def _place(target: str) -> tuple[ts.KvStore, Path | None]:
+    """Where to write, and as a folder, if it is one.
 
     Raises:
       FileNotFoundError: if there is no folder to make the target in.
-      FileExistsError, ValueError: as `export` does.
+      ValueError: if it is nothing that can be written to.
     """
-    folder = None if "://" in target else Path(target).expanduser().resolve()
-    if folder and not folder.parent.is_dir():
+    local = "://" not in target
+    place = formats.folder(Path(target).expanduser().resolve()) if local else open_url(target)
+    if place.spec().to_json()["driver"] != "file":
+        return place, None
+    folder = Path(place.path)
+    if not folder.parent.is_dir():
         raise FileNotFoundError(f"there is no folder {folder.parent} for TARGET; make it first")
-    place = formats.folder(folder) if folder else open_url(target)
+    return place, folder
+
+
+@contextlib.contextmanager
+def _held(place: ts.KvStore, folder: Path | None, target: str) -> Iterator[None]:
+    """Holds a target that is no volume yet; a bucket cannot be held.
+
+    Two exports to one place in a bucket write the same bytes, since the record of one refuses any
+    other identity: they only do the work twice.
+    """
+    _refuse_volume(place, target)
+    if folder is None:
+        yield
+        return
+    with ledger.held(folder, folder, wait=False):
+        _refuse_volume(place, target)  # Another process may have just finished it.
+        yield
+
+
+def _refuse_volume(place: ts.KvStore, target: str) -> None:
     if formats.read_layout(place):
         raise FileExistsError(
             f"there is a volume at {target}, which is not overwritten; delete it, or choose "
             f"another TARGET"
         )
-    if folder:
-        folder.mkdir(exist_ok=True)
-        return place, ledger.claim(folder, identity)
-    return place, ledger.claim_place(place, identity)
 
 
 def _finish(place: ts.KvStore, info: dict[str, Any]) -> None:

@@ -123,7 +123,9 @@ def read_layout(kvstore: ts.KvStore) -> Layout | None:
     """
     try:
         return _read_layout(kvstore)
-    except (LookupError, TypeError, AttributeError) as error:
+    except (LookupError, TypeError, AttributeError, ValueError) as error:
+        if isinstance(error, ValueError) and "://" in str(error):  # Ours name the place.
+            raise
         raise ValueError(f"the metadata at {address(kvstore)} are malformed: {error!r}") from error
 
 

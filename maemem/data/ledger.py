@@ -63,13 +63,15 @@ def held(partial: Path, target: Path, *, wait: bool) -> Iterator[None]:
 
     Args:
       partial: its folder; made if need be.
-      target: what it will be.
+      target: what it will be; the same folder where the result grows in its place.
       wait: whether to wait for another process that holds it.
 
     Raises:
-      ValueError: if another process holds it, and `wait` is off.
+      ValueError: if another process holds it, and `wait` is off; if the folder is something else.
       FileExistsError: if another process has just finished it.
     """
+    if partial.exists():
+        _refuse_others(partial)
     lock_path = _record(partial) / "lock"
     lock_path.parent.mkdir(parents=True, exist_ok=True)
     with lock_path.open("w") as lock:
@@ -79,7 +81,8 @@ def held(partial: Path, target: Path, *, wait: bool) -> Iterator[None]:
             raise ValueError(
                 f"another process is writing {target} now; wait for it to finish"
             ) from None
-        refuse_existing(target)
+        if target != partial:
+            refuse_existing(target)
         yield
 
 
@@ -88,13 +91,18 @@ def claim(partial: Path, wanted: dict[str, Any]) -> Finished:
 
     Args, returns, raises: as `claim_place`; and ValueError if the folder is something else.
     """
+    _refuse_others(partial)
+    return claim_place(formats.folder(partial), wanted)
+
+
+def _refuse_others(partial: Path) -> None:
+    """Raises ValueError if a folder is not empty, and no partial result."""
     if not (partial / formats.CONVERSION_RECORD).exists():
         others = [entry.name for entry in partial.iterdir() if entry != _record(partial)]
         if others:
             raise ValueError(
                 f"{partial} holds {others[0]}, and no record of what was begun; delete this folder"
             )
-    return claim_place(formats.folder(partial), wanted)
 
 
 def claim_place(partial: ts.KvStore, wanted: dict[str, Any]) -> Finished:

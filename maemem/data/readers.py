@@ -19,13 +19,14 @@ import tifffile
 
 from maemem.data import damage
 from maemem.data.formats import METADATA_KEYS, VoxelSize
-from maemem.data.tiff import open_tiff, read_page
+from maemem.data.tiff import check_depth, check_page, open_tiff, read_page
 from maemem.data.volumes import DTYPES, IMAGE_SUFFIXES, open_volume
 from maemem.geometry import Box, Zyx, format_zyx
 
-_MEND = "put a whole copy in its place"
+MEND = "put a whole copy in its place"
 _TIFF_SUFFIXES = (".tif", ".tiff")
 _HDF5_PATTERN = re.compile(r"(?P<file>.*\.(h5|hdf5?))(:(?P<dataset>.*))?", re.IGNORECASE)
+_PNG_MAX_RATIO = 1032  # of deflate
 _PNG_HEADER = struct.Struct(">8x8xIIBB")  # signature, length and name of IHDR; then what counts
 
 
@@ -107,7 +108,7 @@ def open_source(
     hdf5 = _HDF5_PATTERN.fullmatch(absolute)
     file = hdf5["file"] if hdf5 else absolute
     with contextlib.ExitStack() as stack:
-        with damage.named(file, _MEND):
+        with damage.named(file, MEND):
             if Path(absolute).is_dir():
                 array = _open_sections(Path(absolute), cache_bytes)
             elif hdf5:
@@ -131,7 +132,7 @@ _Opened = tuple[tuple[int, ...], np.dtype, bool, Callable[[Box], np.ndarray]]
 
 
 def _read(file: str, read: Callable[[Box], np.ndarray], box: Box) -> np.ndarray:
-    with damage.named(file, _MEND):
+    with damage.named(file, MEND):
         return read(box)
 
 
@@ -196,6 +197,7 @@ def _open_tiff(stack: contextlib.ExitStack, path: str, cache_bytes: int) -> _Ope
             f"{path} holds {len(tiff.series)} images of {found}, expected one stack of sections"
         )
     shape = (len(tiff.series) if appended else depth, height, width)
+    check_depth(tiff, shape[0], height * width * dtype.itemsize, path)
     if not appended and series.dataoffset is not None:  # one run of raw bytes, as by ImageJ
         stored = series.dtype.newbyteorder(tiff.byteorder)
         read = functools.partial(_read_mapped, path, stored, series.dataoffset, shape, False)
@@ -211,13 +213,14 @@ def _open_tiff(stack: contextlib.ExitStack, path: str, cache_bytes: int) -> _Ope
 
 
 def _page_kind(path: str | Path, series: tifffile.TiffPageSeries) -> tuple[int, int, np.dtype]:
-    """Height, width and dtype of each page of grey values."""
+    """Height, width and dtype of each page of grey values, of which the first one is checked."""
     if "S" in series.axes:
         raise ValueError(
             f"{path} is a colour image, {format_zyx(series.shape)}; expected grey values. Store it "
             f"with one channel"
         )
     page = series.keyframe
+    check_page(page, path)
     return page.imagelength, page.imagewidth, series.dtype.newbyteorder("=")
 
 
@@ -265,6 +268,12 @@ def _section_kind(path: Path) -> tuple[tuple[int, int], np.dtype]:
             raise ValueError(
                 f"{path} is a PNG of colour type {colour} with {bits} bits; expected grey values "
                 f"of 8 or 16 bits"
+            )
+        stored = path.stat().st_size
+        if height * width * bits // 8 > stored * _PNG_MAX_RATIO:
+            raise ValueError(
+                f"{path} says that it is {height}x{width} voxels (y, x) of {bits} bits, and is "
+                f"{stored} bytes long, which cannot hold them; {MEND}"
             )
         return (height, width), np.dtype(f"uint{bits}")
     with open_tiff(path) as tiff:

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import struct
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import tifffile
+
+# No compressor makes bytes so many times fewer: deflate 1032 times, zstd 2^15, and even that only
+# of nothing but zeros.
+_MAX_RATIO = 1 << 16
+_MEND = "put a whole copy in its place, or write it anew with the program that made it"
 
 
 @contextlib.contextmanager
@@ -33,14 +39,58 @@ def open_tiff(path: str | Path) -> Iterator[tifffile.TiffFile]:
         yield tiff
 
 
+def check_depth(tiff: tifffile.TiffFile, depth: int, section_bytes: int, path: str | Path) -> None:
+    """Raises ValueError if a file cannot hold as many sections as it says."""
+    series, size = tiff.series[0], tiff.filehandle.size
+    if len(tiff.series) > 1:
+        held = len(tiff.series)
+    elif series.dataoffset is None:
+        held = len(series.pages)
+    else:  # one run of raw bytes
+        held = (size - series.dataoffset) // section_bytes
+    if depth > held:
+        raise ValueError(
+            f"{path} says that it is {depth} sections of {section_bytes} bytes, and holds {held} "
+            f"whole ones in {size} bytes; {_MEND}"
+        )
+
+
+def check_page(page: tifffile.TiffPage | tifffile.TiffFrame, path: str | Path) -> None:
+    """Checks that a file can hold a page as large as it says, before anything of its size is made.
+
+    Raises:
+      ValueError: if the file ends within its grey values, or lacks strips or tiles of them.
+    """
+    size, described = page.parent.filehandle.size, page.keyframe
+    assert described is not None  # tifffile reads the first page as a whole.
+    ends = zip(page.dataoffsets, page.databytecounts, strict=True)
+    if any(start + count > size for start, count in ends):
+        raise ValueError(f"{path} is truncated: a page leaves the file, which is {size} bytes long")
+    height, width = described.imagelength, described.imagewidth
+    if described.is_tiled:  # A tile is decoded as a whole, even where it leaves the image.
+        across, down = (
+            math.ceil(width / described.tilewidth),
+            math.ceil(height / described.tilelength),
+        )
+        row, rows = across * described.tilewidth, down * described.tilelength
+    else:
+        row, rows = width, height
+    said = rows * math.ceil(row * described.bitspersample / 8)
+    stored, pieces = sum(page.databytecounts), math.prod(described.chunked)
+    plain = described.compression == tifffile.COMPRESSION.NONE
+    if said > stored * (1 if plain else _MAX_RATIO) or len(page.databytecounts) < pieces:
+        raise ValueError(
+            f"{path} says that a section is {height}x{width} voxels (y, x), {said} bytes in "
+            f"{pieces} strips or tiles, and holds {stored} bytes in {len(page.databytecounts)}; "
+            f"{_MEND}"
+        )
+
+
 def read_page(page: tifffile.TiffPage | tifffile.TiffFrame, path: str | Path) -> np.ndarray:
     """The grey values of a page.
 
     Raises:
-      ValueError: if the file ends within them.
+      ValueError: as `check_page` does.
     """
-    size = page.parent.filehandle.size
-    ends = zip(page.dataoffsets, page.databytecounts, strict=True)
-    if any(start + count > size for start, count in ends):
-        raise ValueError(f"{path} is truncated: a page leaves the file, which is {size} bytes long")
+    check_page(page, path)
     return page.asarray()

@@ -1,6 +1,5 @@
 """What a conversion writes, what it takes for it, and what happens when it is interrupted."""
 
-import fcntl
 import json
 import os
 import signal
@@ -213,14 +212,29 @@ def test_a_folder_that_is_no_conversion_is_left_alone(tmp_path):
 
 
 def test_second_conversion_to_the_same_output_is_refused(tmp_path):
-    np.save(tmp_path / "a.npy", values(SHAPE))
-    lock = tmp_path / "a.zarr.partial/.conversion/lock"
-    lock.parent.mkdir(parents=True)
-    with lock.open("w") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        with pytest.raises(ValueError, match="another process is writing"):
-            convert(str(tmp_path / "a.npy"), str(tmp_path / "a.zarr"), voxel_size_nm=SIZE)
-    check(tmp_path / "a.npy", tmp_path / "a.zarr", values(SHAPE))
+    """And the first goes on; it is halted in its midst meanwhile."""
+    array = values((24, 256, 256))
+    source, output = tmp_path / "a.npy", tmp_path / "a.zarr"
+    np.save(source, array)
+    options = ("--chunk_zyx=4,16,16", "--shard_zyx=4,32,32")  # 384 blocks
+    partial = output.with_name("a.zarr.partial")
+    first = subprocess.Popen(command(source, output, *options), stderr=subprocess.PIPE)
+    try:
+        while len(finished(partial)) < 2:
+            assert first.poll() is None
+            time.sleep(0.002)
+        first.send_signal(signal.SIGSTOP)
+        done = finished(partial)
+        second = subprocess.run(command(source, output, *options), capture_output=True, text=True)
+        assert second.returncode == 1
+        assert f"another process is writing {output}" in second.stderr
+        assert finished(partial) == done
+        first.send_signal(signal.SIGCONT)
+        _, log = first.communicate()
+    finally:
+        first.kill()
+    assert first.returncode == 0, log
+    np.testing.assert_array_equal(open_volume(str(output)).store.read().result(), array)
 
 
 def test_outputs_that_are_refused(tmp_path):

@@ -215,6 +215,44 @@ def test_killed_export_is_no_volume_and_goes_on(tmp_path, monkeypatch, caplog):
     check_image(target, array)
 
 
+@pytest.mark.parametrize("address", ["{}", "file://{}"])
+def test_second_export_to_the_same_folder_is_refused(tmp_path, address):
+    """And the first goes on; it is halted in its midst meanwhile."""
+    array = grey((64, 256, 256))
+    source, target = write(tmp_path / "a.zarr", array), tmp_path / "out"
+    first = subprocess.Popen(
+        command(source, target, f"--memory_bytes={1 << 22}"), stderr=subprocess.PIPE
+    )
+    try:
+        while len(recorded(target)) < 2:
+            assert first.poll() is None
+            time.sleep(0.002)
+        first.send_signal(signal.SIGSTOP)
+        done = recorded(target)
+        with pytest.raises(ValueError, match=f"another process is writing {target} now"):
+            export(source, address.format(target), memory_bytes=1 << 22)
+        assert recorded(target) == done
+        first.send_signal(signal.SIGCONT)
+        _, log = first.communicate()
+    finally:
+        first.kill()
+    assert first.returncode == 0, log
+    check_image(target, array)
+    with pytest.raises(FileExistsError, match="not overwritten"):
+        export(source, address.format(target), memory_bytes=1 << 22)
+    assert not (target / ".conversion").exists()
+
+
+def test_unicode_and_spaces_in_paths(tmp_path):
+    folder = tmp_path / "Gewebe für später — 脑 #1%"
+    folder.mkdir()
+    source = write(folder / "ä b.zarr", grey((4, 5, 6)))
+    export(source, str(folder / "ö c"))
+    np.testing.assert_array_equal(
+        open_volume(str(folder / "ö c")).store.read().result(), grey((4, 5, 6))
+    )
+
+
 def test_memory_is_bounded(tmp_path):
     volume = np.broadcast_to(ids((1, 1024, 1024)), (24, 1024, 1024))  # 101 MB
     source = write(tmp_path / "a.zarr", volume)

@@ -284,6 +284,63 @@ def test_malformed_metadata(tmp_path):
         open_volume(str(tmp_path))
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"[1]",
+        b"\xff",
+        b"{}",
+        {"dimensions": 3},
+        {"dimensions": [5, -1, 7]},
+        {"resolution": "thick"},
+        {"resolution": [4, 5]},
+        {"blockSize": 0},
+        {"dataType": "word"},
+        {"compression": {"type": "homemade"}},
+        {"axes": "xyz"},
+        {"units": ["parsec"] * 3, "resolution": [1, 1, 1]},
+    ],
+)
+def test_malformed_metadata_of_n5(tmp_path, content):
+    path = Path(write_n5(tmp_path / "a.n5", ARRAY.transpose(2, 1, 0), resolution=[4, 5, 30]))
+    check_malformed(path, path / "attributes.json", content)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"[1]",
+        b"\xff",
+        b"{}",
+        {"scales": []},
+        {"scales": 3},
+        {"scales": [{}]},
+        {"scales": [{"resolution": [4, 5]}]},
+        {"scales": [{"resolution": [4, 5, "thick"]}]},
+        {"data_type": "word"},
+        {"num_channels": 0},
+    ],
+)
+def test_malformed_metadata_of_precomputed(tmp_path, content):
+    path = Path(write_precomputed(tmp_path / "a", ARRAY[..., None]))
+    check_malformed(path, path / "info", content)
+
+
+def check_malformed(path, file, content):
+    """Metadata that are bytes, or fields that are put in the place of some, are named."""
+    open_volume(str(path))
+    if isinstance(content, dict):
+        content = json.dumps({**json.loads(file.read_text()), **content}).encode()
+    file.write_bytes(content)
+    with pytest.raises((ValueError, OSError), match=str(path)) as caught:
+        open_volume(str(path))
+    assert "\n" not in str(caught.value)
+
+
 def test_wrong_arrays(tmp_path):
     with pytest.raises(ValueError, match="2 dimensions, its axes without names, expected 3"):
         open_volume(write(tmp_path / "flat", "zarr3", ARRAY[0]), voxel_size_nm=SIZE)

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from maemem.blockwise.store import open_prediction, read_prediction
-from maemem.stages import evaluate, segment
+from maemem.blockwise.store import open_prediction, read_labels, read_prediction
+from maemem.stages import evaluate, predict, segment
 from maemem.training.checkpoint import Checkpoints, read_parameters
 from maemem.training.metrics import MetricWriter, read_metrics
-from maemem.workdir import timed
+from maemem.workdir import claim_workdir, timed
 from tests import runs
 from tests.blockwise import predictions, segmentations
 from tests.blockwise.volumes import grey_values, stored_volume
@@ -119,26 +119,72 @@ def test_a_flipped_bit_of_a_network_to_start_from_is_noticed(tmp_path):
     check()
 
 
-def test_a_flipped_bit_of_a_prediction_is_noticed(tmp_path):
-    volume = stored_volume(tmp_path / "raw.zarr", grey_values(predictions.SHAPE))
-    whole = predictions.run(volume, tmp_path / "whole.zarr", dtype="uint8")
+def test_a_damaged_network_predicts_nothing(tmp_path):
+    """That of another run; the stage itself says so."""
+    folder, workdir = tmp_path / "other" / "finetune" / "checkpoints", tmp_path / "run"
+    with Checkpoints(folder, keep=3) as checkpoints:
+        checkpoints.save(7, state(7) | {"ema": None})
+    config = runs.config(predict__network=str(tmp_path / "other"))
+    with pytest.raises(ValueError, match="another one than the config describes"):
+        predict.run(config, workdir)  # It can be read.
+    largest = max(folder.rglob("*"), key=lambda path: path.is_file() and path.stat().st_size)
+    content = bytearray(largest.read_bytes())
+    content[len(content) // 2] ^= 1
+    largest.write_bytes(content)
+    with pytest.raises(ValueError, match="checkpoints/7 cannot be read"):
+        predict.run(config, workdir)
+    assert not (workdir / "predict").exists()
+
+
+def stored_prediction(path):
+    volume = stored_volume(path.with_name("raw.zarr"), grey_values(predictions.SHAPE))
+    return predictions.run(volume, path, dtype="uint8")
+
+
+def stored_labels(path):
+    affinities = segmentations.smooth_affinities(0, (6, 12, 12))
+    options = {"block_zyx": (3, 6, 6), "chunk_zyx": (3, 6, 6)}
+    return segmentations.run(affinities, segmentations.linked, path, **options)
+
+
+@pytest.mark.parametrize(
+    ("write", "read"), [(stored_prediction, read_prediction), (stored_labels, read_labels)]
+)
+def test_a_flipped_bit_of_a_result_is_noticed(tmp_path, write, read):
+    whole = write(tmp_path / "whole.zarr")
+    assert whole.any()
+    noticed = 0
 
     @fuzzed(80)
     @hypothesis.given(bit=BITS)
     def check(bit):
+        nonlocal noticed
         shutil.rmtree(tmp_path / "a.zarr", ignore_errors=True)
         shutil.copytree(tmp_path / "whole.zarr", tmp_path / "a.zarr")
         flip(tmp_path / "a.zarr" / "0" / "c", bit)
         try:
-            found = read_prediction(tmp_path / "a.zarr")
+            found = read(tmp_path / "a.zarr")
         except ValueError as error:
             found = str(error)
         if isinstance(found, str):
+            noticed += 1
             assert f"{tmp_path}/a.zarr cannot be read" in found
         else:
             np.testing.assert_array_equal(found, whole)
 
     check()
+    assert noticed > 40
+
+
+@pytest.mark.parametrize("content", [None, "", "{", "[1]", "{}", '{"config": 3}', "\x00"])
+def test_results_whose_config_is_damaged_are_refused(tmp_path, content):
+    (tmp_path / "pretrain").mkdir()
+    path = tmp_path / "config.json"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(ValueError, match=r"holds results, but no readable config\.json"):
+        claim_workdir(runs.config(), tmp_path, ("pretrain",))
+    assert (path.read_text() if path.exists() else None) == content
 
 
 @pytest.mark.parametrize("damage", ["lost", "cut"])

@@ -2,22 +2,23 @@
 
 import contextlib
 import re
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from maemem.config import everything
 from maemem.data.convert import convert
 from maemem.data.volumes import open_volume
 from maemem.training.checkpoint import Checkpoints
-from maemem.workdir import claim_workdir
 from tests import disks, runs
 from tests.blockwise import predictions
 from tests.blockwise.volumes import grey_values, stored_volume
 
 FULL = "(?i)no space left"
+FULL_LINE = "(?i).*error: .*no space left.*"
 
 
 def fill(folder):
@@ -27,19 +28,44 @@ def fill(folder):
             file.write(bytes(4096))
 
 
+def command(*arguments):
+    """A conversion from the command line."""
+    line = [sys.executable, "-m", "maemem.data.convert", *map(str, arguments)]
+    return subprocess.run(line, capture_output=True, text=True)
+
+
+def finished(disk):
+    """How many blocks are recorded as finished, and when each chunk on a disk was written."""
+    done = [p for p in disk.glob("*.partial/.conversion/*/*") if not p.name.endswith("__lock")]
+    assert done
+    chunks = [p for p in disk.glob("*.partial/0/c/**/*") if p.is_file()]
+    (partial,) = disk.glob("*.partial")
+    return len(done), {p.relative_to(partial): p.stat().st_mtime_ns for p in chunks}
+
+
+def unchanged(output, written):
+    """How many chunks were not written again: each block has at least one."""
+    return sum((output / name).stat().st_mtime_ns == at for name, at in written.items())
+
+
 def test_a_full_disk_ends_a_conversion_which_goes_on_when_there_is_space(tmp_path):
     array = grey_values((64, 128, 128))
     np.save(tmp_path / "a.npy", array)
     options = {"voxel_size_nm": (8, 8, 8), "shard_zyx": (32, 32, 32), "chunk_zyx": (32, 32, 32)}
+    said = {name: ",".join(map(str, value)) for name, value in options.items()}
     with disks.small_disk(tmp_path / "disk", "600k") as disk:
         output = disk / "a.zarr"
         with pytest.raises((ValueError, OSError), match=FULL):
             convert(str(tmp_path / "a.npy"), str(output), **options)
         assert not output.exists()
-        done = {p: p.stat().st_mtime_ns for p in disk.glob("*.partial/.conversion/*/*")}
-        assert done
+        done, written = finished(disk)
+        again = command(tmp_path / "a.npy", output, *(f"--{k}={v}" for k, v in said.items()))
+        assert again.returncode == 1
+        assert re.fullmatch(FULL_LINE, again.stderr.splitlines()[-1])
+        assert "Traceback" not in again.stderr
         disks.grow(disk, "8m")
         convert(str(tmp_path / "a.npy"), str(output), **options)
+        assert unchanged(output, written) >= done
         np.testing.assert_array_equal(open_volume(str(output)).store.read().result(), array)
 
 
@@ -50,9 +76,10 @@ def test_a_full_disk_ends_a_prediction_which_goes_on_when_there_is_space(tmp_pat
         with pytest.raises((ValueError, OSError), match=FULL):
             predictions.run(volume, disk / "a.zarr")
         assert not (disk / "a.zarr").exists()
-        assert list(disk.glob("*.partial/.conversion/*/*"))
+        done, written = finished(disk)
         disks.grow(disk, "8m")
         assert predictions.run(volume, disk / "a.zarr").tobytes() == whole.tobytes()
+        assert unchanged(disk / "a.zarr", written) >= done
 
 
 def test_a_full_disk_ends_a_training_whose_last_checkpoint_stays(tmp_path):
@@ -102,5 +129,9 @@ def test_a_workdir_that_cannot_be_written_is_refused(tmp_path, begun):
     workdir = tmp_path / "disk" / "run"
     if begun:
         (workdir / "pretrain").mkdir(parents=True)
-    with disks.read_only(tmp_path / "disk"), pytest.raises(OSError, match="Read-only"):
-        claim_workdir(everything(), workdir, ("pretrain",))
+        (workdir / "config.json").write_text("{}")
+    with disks.read_only(tmp_path / "disk"):
+        printed = runs.run(workdir, status=1)
+    assert re.search("error: .*Read-only file system", printed.splitlines()[-1])
+    assert "Traceback" not in printed
+    assert list((tmp_path / "disk").rglob("*.*")) == [workdir / "config.json"] * begun

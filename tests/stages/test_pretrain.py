@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 
 import matplotlib.image
 import numpy as np
@@ -115,3 +117,22 @@ def test_results_without_their_config_are_refused(pretrained, tmp_path):
     shutil.copytree(pretrained, tmp_path, dirs_exist_ok=True)
     (tmp_path / "config.json").unlink()
     assert "no readable config.json" in runs.run(tmp_path, status=1)
+
+
+@pytest.mark.slow
+def test_unicode_and_spaces_in_workdir_and_config(tmp_path):
+    folder = tmp_path / "Gewebe für später — 脑 #1%"
+    folder.mkdir()
+    config = folder / "ä b.py"
+    shutil.copy(runs.REPOSITORY / "configs" / "demo.py", config)
+    line = [f"--config={config}", *runs.arguments(folder / "mein Lauf", pretrain__steps=4)[1:]]
+    done = subprocess.run(
+        [sys.executable, "-m", "maemem.main", *line],
+        cwd=tmp_path,
+        env=runs.environment(1),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert runs.parameters(folder / "mein Lauf", 4)
+    assert "was made with" not in done.stderr
