@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -118,4 +119,23 @@ def test_stopped_and_killed_it_goes_on_with_any_number_of_processes(undisturbed,
     output = runs.run(tmp_path, **LONG)
     resumed = int(re.search(r"training from step (\d+) to 120", output)[1])
     assert int(saved) <= resumed < 120
+    assert_close(tmp_path, undisturbed("pretrain"), rtol=1e-3)
+
+
+def test_without_the_process_that_all_joined_the_others_stop(undisturbed, tmp_path):
+    two = start(tmp_path, 2, **LONG)
+    runs.wait_for_rows(two[0], tmp_path, 45)
+    two[0].kill()
+    begun = time.monotonic()
+    output, _ = two[1].communicate(timeout=60)
+    two[0].communicate()
+    assert time.monotonic() - begun < 30
+    # maemem and JAX notice it at the same time; either may end the process.
+    said = {
+        os.EX_TEMPFAIL: "process 1 of 2 stops; if it has lost another",
+        -signal.SIGABRT: "This most likely indicates that another task died",
+    }
+    assert said[two[1].returncode] in output
+    output = runs.run(tmp_path, **LONG)
+    assert int(re.search(r"training from step (\d+) to 120", output)[1]) >= 20
     assert_close(tmp_path, undisturbed("pretrain"), rtol=1e-3)
