@@ -23,6 +23,8 @@ from maemem.durable import write_durably
 
 log = logging.getLogger(__name__)
 
+MODEL_CHECKSUMS = "SHA256SUMS"  # In a model folder, see `training.model_folder`.
+
 _LOCKS = []  # Open files, which hold their locks.
 
 _PACKAGES = (
@@ -68,8 +70,13 @@ def claim_workdir(config: Config, workdir: pathlib.Path, stages: Iterable[str]) 
 
     Raises:
       ValueError: if the workdir was made with another config, naming each field that differs; if
-        its record cannot be read; or if another process works in it.
+        its record cannot be read; if another process works in it; or if it is a model folder.
     """
+    if (workdir / MODEL_CHECKSUMS).exists():
+        raise ValueError(
+            f"{workdir} is a model folder, which is not written to; name another folder by "
+            f"--workdir"
+        )
     path = workdir / "config.json"
     workdir.mkdir(parents=True, exist_ok=True)
     _lock(workdir)

@@ -8,8 +8,10 @@ import shutil
 
 import nbformat
 import pytest
+import tifffile
 from nbclient import NotebookClient
 
+from maemem.data.synthetic import make_tissue
 from tests import runs
 
 COLAB = runs.REPOSITORY / "colab"
@@ -88,10 +90,14 @@ def test_fine_tuning(tmp_path):
 
 @pytest.mark.slow
 def test_a_volume_of_your_own(whole, tmp_path):
-    shutil.copytree(whole[0], tmp_path / "runs" / "colab_model")
-    found = execute(
-        "own_volume", tmp_path, f"SETTINGS = {MAIN!r}; SHAPE_ZYX = (8, 64, 64); PART = ':, :, :'"
+    shutil.copytree(whole[0], tmp_path / "trained")
+    tifffile.imwrite(
+        tmp_path / "mine.tif", make_tissue((8, 64, 64), (30.0, 6.0, 6.0), seed=7).image
     )
+    before = (tmp_path / "mine.tif").read_bytes()
+    own = "TIFF = 'mine.tif'; MODEL = 'trained'"
+    found = execute("own_volume", tmp_path, f"SETTINGS = {MAIN!r}; PART = ':, :, :'; {own}")
+    assert (tmp_path / "mine.tif").read_bytes() == before
     assert len(pictures(found)) == 3
     links = [o.get("data", {}).get("text/markdown", "") for c in code(found) for o in c.outputs]
     assert any("(https://" in link and "9000" in link for link in links)

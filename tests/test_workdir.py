@@ -10,7 +10,7 @@ import pytest
 
 from maemem.build.networks import ENCODER_FIELDS
 from maemem.config import everything
-from maemem.workdir import check_network, describe_differences, workdir_folder
+from maemem.workdir import check_network, claim_workdir, describe_differences, workdir_folder
 
 COMPILE = """
 import jax, pathlib
@@ -81,6 +81,14 @@ def test_a_network_without_a_record_is_a_warning(checkpoint, record, caplog):
     with caplog.at_level(logging.WARNING, "maemem"):
         check_network(everything(), checkpoint, ENCODER_FIELDS)
     assert "no readable config.json" in caplog.text
+
+
+def test_a_model_folder_is_no_workdir(tmp_path):
+    for name in ("config.json", "SHA256SUMS", "weights.safetensors"):
+        (tmp_path / name).write_text(name)
+    with pytest.raises(ValueError, match="is a model folder.*name another folder by --workdir"):
+        claim_workdir(everything(), tmp_path, ("pretrain", "finetune"))
+    assert (tmp_path / "config.json").read_text() == "config.json"
 
 
 def test_a_workdir_is_a_folder():

@@ -34,8 +34,8 @@ class Line:
 class Examination:
     """Makes checks, one by one, and keeps what they say.
 
-    A check that raises what a user's mistake raises, or for which a device has no memory, has
-    failed; the others go on. What several stumble over is said once.
+    A check that raises anything has failed: a user's mistake, a device without memory, or what a
+    library makes of a file. The others go on. What several stumble over is said once.
     """
 
     def __init__(self, say: Callable[[Line], None]):
@@ -46,8 +46,9 @@ class Examination:
         """Makes a check; it passes on what it says."""
         try:
             verdict = check(*arguments)
-        except (ValueError, OSError, JaxRuntimeError) as error:
-            verdict = Verdict("fail", str(error))
+        except Exception as error:
+            known = isinstance(error, ValueError | OSError | JaxRuntimeError)
+            verdict = Verdict("fail", str(error) if known else f"{type(error).__name__}: {error}")
             for line in self.lines:
                 if line.verdict == verdict:
                     verdict = Verdict("warn", f"not checked: see {line.check}")

@@ -65,7 +65,8 @@ def _segmenting(card: Card) -> str:
         '```python\nimport maemem\n\nmodel = maemem.load("FOLDER")\n'
         "labels = model.segment(volume)  # raw intensities [z y x] to objects [z y x]\n```\n\n"
         f"Volumes should have voxels of about {size} nm (z, y, x). Larger ones than memory: "
-        "`--config.predict.network=FOLDER`, with `python -m maemem.main`. To go on from it: "
+        "`python -m maemem.main` with the config that it was fine-tuned with, its labelled "
+        "validation volumes, and `--config.predict.network=FOLDER`. To go on from it: "
         "`--config.finetune.encoder=FOLDER`."
     )
 

@@ -17,7 +17,9 @@ import safetensors.numpy
 from flax import traverse_util
 from jaxtyping import PyTree
 
-WEIGHTS, CHECKSUMS = "weights.safetensors", "SHA256SUMS"
+from maemem.workdir import MODEL_CHECKSUMS as CHECKSUMS
+
+WEIGHTS = "weights.safetensors"
 
 
 def write_model(folder: pathlib.Path, params: PyTree, texts: Mapping[str, str]) -> None:
