@@ -86,7 +86,7 @@ def test_a_network_without_a_record_is_a_warning(checkpoint, record, caplog):
 def test_a_model_folder_is_no_workdir(tmp_path):
     for name in ("config.json", "SHA256SUMS", "weights.safetensors"):
         (tmp_path / name).write_text(name)
-    with pytest.raises(ValueError, match="is a model folder.*name another folder by --workdir"):
+    with pytest.raises(ValueError, match=r"is a model folder.*name another folder by --workdir"):
         claim_workdir(everything(), tmp_path, ("pretrain", "finetune"))
     assert (tmp_path / "config.json").read_text() == "config.json"
 
