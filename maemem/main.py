@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import sys
 
 from absl import app, flags
 from ml_collections import config_flags
 
+from maemem.interrupts import interrupt_at_sigterm, interrupted_status
 from maemem.logs import log_to_terminal
 from maemem.packaged import with_config_path
 
@@ -62,7 +62,7 @@ def main(argv: list[str]) -> None:
                 f"here, with --config.stages=\"('finetune',)\", and run the others by themselves"
             )
         if jax.process_count() == 1:  # Of several, JAX makes all stop at the same step.
-            _interrupt_at_sigterm()
+            interrupt_at_sigterm()
         on_first_process(lambda: claim_workdir(config, workdir, stages))
         cache_compilations(workdir)
         for name in config.stages:
@@ -83,34 +83,8 @@ def main(argv: list[str]) -> None:
         )
         os._exit(os.EX_TEMPFAIL)
     except KeyboardInterrupt as interrupt:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         log.error("interrupted; the same command goes on from what is on disk")
-        sys.exit(128 + (interrupt.args or (signal.SIGINT,))[0])
-
-
-def _interrupt_at_sigterm() -> None:
-    """Makes SIGTERM interrupt as Ctrl-C does: contexts are left, and jobs of a cluster cancelled.
-
-    Some schedulers say it twice; the second does not disturb that. What is raised in a callback,
-    such as JAX's of the garbage collector, is lost: so it is raised each second until it is not.
-    """
-
-    def interrupt(*_) -> None:
-        handled = sys.exception()
-        while handled and not isinstance(handled, KeyboardInterrupt):
-            handled = handled.__context__
-        if not handled:
-            signal.setitimer(signal.ITIMER_REAL, 1)
-            raise KeyboardInterrupt(signal.SIGTERM)
-
-    def say_lost(lost) -> None:
-        if not isinstance(lost.exc_value, KeyboardInterrupt):
-            sys.__unraisablehook__(lost)
-
-    sys.unraisablehook = say_lost
-    for number in (signal.SIGTERM, signal.SIGALRM):
-        signal.signal(number, interrupt)
+        sys.exit(interrupted_status(interrupt))
 
 
 def parse_flags(argv: list[str]) -> list[str]:

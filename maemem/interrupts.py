@@ -1,0 +1,37 @@
+"""SIGTERM, which clusters send before they kill, ends a stage as Ctrl-C does."""
+
+from __future__ import annotations
+
+import signal
+import sys
+
+
+def interrupt_at_sigterm() -> None:
+    """Makes SIGTERM interrupt as Ctrl-C does: contexts are left, and jobs of a cluster cancelled.
+
+    Some schedulers say it twice; the second does not disturb that. What is raised in a callback,
+    such as JAX's of the garbage collector, is lost: so it is raised each second until it is not.
+    """
+
+    def interrupt(*_) -> None:
+        handled = sys.exception()
+        while handled and not isinstance(handled, KeyboardInterrupt):
+            handled = handled.__context__
+        if not handled:
+            signal.setitimer(signal.ITIMER_REAL, 1)
+            raise KeyboardInterrupt(signal.SIGTERM)
+
+    def say_lost(lost) -> None:
+        if not isinstance(lost.exc_value, KeyboardInterrupt):
+            sys.__unraisablehook__(lost)
+
+    sys.unraisablehook = say_lost
+    for number in (signal.SIGTERM, signal.SIGALRM):
+        signal.signal(number, interrupt)
+
+
+def interrupted_status(interrupt: KeyboardInterrupt) -> int:
+    """The exit status after an interrupt, which the same signal no longer disturbs from now on."""
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    return 128 + (interrupt.args or (signal.SIGINT,))[0]
