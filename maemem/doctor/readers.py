@@ -21,6 +21,9 @@ from maemem.geometry import Box, Zyx, format_zyx
 
 _BOXES, _SIDE = 8, 128
 
+# Sections of a user's own are large; Pillow would take them for bombs above 179 megapixels.
+Image.MAX_IMAGE_PIXELS = None
+
 # A box, read as [z y x].
 Read = Callable[[Box], np.ndarray]
 
@@ -86,14 +89,7 @@ def _reader_of_file(path: str) -> tuple[str, tuple[int, ...], Read]:
     """The name of a library, the shape that it sees in a file, and what reads a box by it."""
     lower = path.lower()
     if pathlib.Path(path).is_dir():
-        files = sections(pathlib.Path(path))
-
-        def read_section(box: Box) -> np.ndarray:
-            zs, ys, xs = box.slices
-            return np.stack([np.asarray(Image.open(file))[ys, xs] for file in files[zs]])
-
-        width, height = Image.open(files[0]).size
-        return "Pillow", (len(files), height, width), read_section
+        return _reader_of_sections(sections(pathlib.Path(path)))
     if lower.endswith(".npy"):
         mapped = np.load(path, mmap_mode="r", allow_pickle=False)
         return "numpy", mapped.shape, lambda box: mapped[box.slices]
@@ -102,6 +98,39 @@ def _reader_of_file(path: str) -> tuple[str, tuple[int, ...], Read]:
     name, _, dataset = path.rpartition(":") if ":" in path else (path, "", "")
     array = _dataset(h5py.File(name, "r"), dataset)
     return "h5py", array.shape, lambda box: array[box.slices]
+
+
+def _reader_of_sections(files: list[pathlib.Path]) -> tuple[str, tuple[int, ...], Read]:
+    """The same of a folder; Pillow lacks codecs of TIFF, so that it reads the others alone."""
+    tiffs = [_is_tiff(file) for file in files]
+    name = "tifffile" if all(tiffs) else "Pillow" if not any(tiffs) else "tifffile and Pillow"
+
+    def read(box: Box) -> np.ndarray:
+        zs, ys, xs = box.slices
+        return np.stack([_image(file)[ys, xs] for file in files[zs]])
+
+    return name, (len(files), *_size(files[0])), read
+
+
+def _size(file: pathlib.Path) -> tuple[int, int]:
+    """Height and width of a section, from its header alone."""
+    if _is_tiff(file):
+        with tifffile.TiffFile(file) as tiff:
+            return tiff.pages.first.imagelength, tiff.pages.first.imagewidth
+    with Image.open(file) as image:
+        return image.height, image.width
+
+
+def _is_tiff(file: pathlib.Path) -> bool:
+    return file.suffix.lower() in (".tif", ".tiff")
+
+
+def _image(file: pathlib.Path) -> np.ndarray:
+    """A section as [y x]."""
+    if _is_tiff(file):
+        return tifffile.imread(file, key=0)
+    with Image.open(file) as image:
+        return np.asarray(image)
 
 
 def _dataset(file: h5py.File, name: str) -> h5py.Dataset:

@@ -151,6 +151,12 @@ def write_sections(folder, array):
         Image.fromarray(section).save(folder / f"{z}.png")
 
 
+def write_tiffs(folder, array):
+    folder.mkdir()
+    for z, section in enumerate(array):  # As Pillow cannot read them.
+        tifffile.imwrite(folder / f"{z}.tif", section, compression="lerc")
+
+
 def write_hdf5(path, array):
     with h5py.File(path, "w") as file:
         file["volumes/raw"] = array
@@ -163,6 +169,7 @@ FILES = {
     "v.h5": write_hdf5,
     "v.h5:/volumes/raw": lambda path, array: write_hdf5(str(path).split(":")[0], array),
     "sections": write_sections,
+    "tiffs": write_tiffs,
 }
 
 
@@ -172,6 +179,15 @@ def test_two_readers_see_the_same(name, tmp_path):
     verdict = alike(tmp_path, name)
     assert verdict.level == "ok"
     assert "read the same in 8 random boxes" in verdict.found
+
+
+def test_large_sections_are_no_bombs(tmp_path):
+    folder = tmp_path / "sections"
+    folder.mkdir()
+    # One that is small on disk, above the 179 megapixels at which Pillow refuses.
+    Image.new("1", (13400, 13400)).save(folder / "0.png")
+    _, shape, _ = readers._reader_of_file(str(folder))
+    assert shape == (1, 13400, 13400)
 
 
 def test_a_store_that_is_read_in_place_is_compared_with_zarr(tmp_path):
