@@ -111,6 +111,12 @@ def examine(config: Config, workdir: pathlib.Path, say: Callable[[Line], None]) 
     if "segment" in config.stages:
         free = machine.memory_of_machine()
         check("memory segment", machine.tuning_memory, config, opened, free)
+    foretold = {
+        line.check.removeprefix("pace "): line.verdict.seconds
+        for line in examination.lines
+        if line.verdict.seconds is not None
+    }
+    check("time", trials.total, config.stages, foretold)
     return examination.lines
 
 

@@ -99,11 +99,12 @@ def pace(prediction: Prediction) -> Verdict:
     began = time.perf_counter()
     jax.block_until_ready(network(prediction.crops))
     batch = time.perf_counter() - began
+    seconds = windows / settings.batch_size * batch
     return Verdict(
         "ok",
         f"{windows:,} windows (views of each: {len(views)}), {duration(batch)} for "
-        f"{settings.batch_size}: about {duration(windows / settings.batch_size * batch)}; "
-        f"tuning, segmentation and scores come on top",
+        f"{settings.batch_size}: about {duration(seconds)}",
+        seconds=seconds,
     )
 
 

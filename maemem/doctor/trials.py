@@ -9,7 +9,7 @@ import logging
 import math
 import pathlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -165,8 +165,24 @@ def foretell(step: float, crops: float, stage: str, settings: Config) -> Verdict
             f"{said}; steps wait for crops",
             "more --config.runtime.read_threads, a larger --config.runtime.cache_bytes, or "
             "converted volumes (see the lines `chunks`)",
+            training + evaluating,
         )
-    return Verdict("ok", said)
+    return Verdict("ok", said, seconds=training + evaluating)
+
+
+def total(stages: Sequence[str], foretold: Mapping[str, float]) -> Verdict:
+    """How long a run will take.
+
+    Args:
+      stages: all that it does.
+      foretold: the seconds of those of which they are known, by stage.
+    """
+    known = [stage for stage in stages if stage in foretold]
+    others = ", ".join(stage for stage in stages if stage not in foretold)
+    if not known:
+        return Verdict("ok", f"not foretold: {others}")
+    said = f"about {duration(sum(foretold[stage] for stage in known))} for {', '.join(known)}"
+    return Verdict("ok", f"{said}; not foretold, so it comes on top: {others}" if others else said)
 
 
 def per_second(items: Iterator[Any]) -> float:
