@@ -12,6 +12,8 @@ from jax.errors import JaxRuntimeError
 from maemem.build.networks import intensity_range
 from maemem.build.volumes import check_sets
 from maemem.config import Config
+from maemem.data.datasets import located
+from maemem.data.readers import is_foreign, sections
 from maemem.data.volumes import Volume
 from maemem.doctor import labels, machine, predictions, readers, sheet, trials, volumes
 from maemem.doctor.trials import Trial
@@ -105,6 +107,10 @@ def examine(config: Config, workdir: pathlib.Path, say: Callable[[Line], None]) 
                 check(f"{name} {where}", of_labels, volume, volume.labels)
     for path, entry in _paths(opened).items():
         check(f"reader {pathlib.Path(path).name}", readers.alike, config, entry, path, workdir)
+        there = located(path, config.data.root)
+        if is_foreign(there) and pathlib.Path(there).is_dir():
+            files = [file.name for file in sections(pathlib.Path(there))]
+            check(f"numbering {pathlib.Path(there).name}", readers.numbering, files)
     trained = _examine_trainings(examination, config, opened, workdir)
     if "predict" in config.stages:
         _examine_prediction(examination, config, opened, trained, workdir)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import pathlib
+import re
 import urllib.parse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import h5py
 import numpy as np
@@ -20,6 +22,7 @@ from maemem.doctor.verdict import Verdict
 from maemem.geometry import Box, Zyx, format_zyx
 
 _BOXES, _SIDE = 8, 128
+_NAMED = 5  # Of more gaps, so many are named.
 
 # Sections of a user's own are large; Pillow would take them for bombs above 179 megapixels.
 Image.MAX_IMAGE_PIXELS = None
@@ -53,7 +56,7 @@ def alike(config: Config, entry: Config, path: str, workdir: pathlib.Path) -> Ve
         _reader_of_file(there) if is_foreign(there) else _reader_of_store(ours.source)
     )
     if read is None:
-        return Verdict("ok", f"not compared: {name}")
+        return Verdict("warn", f"not compared: {name}", "look at the contact sheet")
     if shape != ours.shape_zyx:
         return Verdict(
             "fail",
@@ -75,6 +78,39 @@ def compare(name: str, boxes: list[Box], theirs: Read, ours: Read) -> Verdict:
                 "if the file was changed since, delete its copy in WORKDIR/cache; else report it",
             )
     return Verdict("ok", f"{name} and maemem read the same in {len(boxes)} random boxes")
+
+
+def numbering(files: Sequence[str]) -> Verdict:
+    """Whether the numbers in names of sections skip any, which would be joined as neighbours.
+
+    Numbers may rise by any step that is always the same.
+
+    Args:
+      files: the names, in order.
+    """
+    rows = [[int(n) for n in re.findall(r"\d+", name)] for name in files]
+    columns = list(zip(*rows, strict=True)) if len(set(map(len, rows))) == 1 else []
+    rising = [c for c in columns if all(a < b for a, b in itertools.pairwise(c))]
+    if not rising or len(files) < 2:
+        return Verdict("ok", f"{len(files)} sections, whose names do not count them")
+    # Beside the number of a section there may be one that rises anyhow, such as its time.
+    numbers = min(rising, key=lambda column: len(_gaps(column)))
+    gaps = _gaps(numbers)
+    said = f"{len(files)} sections, numbered {numbers[0]} to {numbers[-1]}"
+    if not gaps:
+        return Verdict("ok", said)
+    more = ", …" if len(gaps) > _NAMED else ""
+    return Verdict(
+        "warn",
+        f"{said}, but {len(gaps)} gaps: {', '.join(gaps[:_NAMED])}{more}; what is on both sides of "
+        f"a gap is taken for neighbours",
+        "bring the missing files, or a region between gaps",
+    )
+
+
+def _gaps(numbers: Sequence[int]) -> list[str]:
+    step = min(b - a for a, b in itertools.pairwise(numbers))
+    return [f"{a} to {b}" for a, b in itertools.pairwise(numbers) if b - a > step]
 
 
 def random_boxes(shape_zyx: Zyx) -> list[Box]:
