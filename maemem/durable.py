@@ -6,16 +6,25 @@ import os
 import uuid
 from pathlib import Path
 
+_DRAFT_SUFFIX = ".draft"
+
 
 def write_durably(path: Path, content: str | bytes) -> None:
     """Writes a file so that, whenever the machine stops, it is there as a whole or not at all."""
-    draft = path.with_name(f"{path.name}.{uuid.uuid4().hex}.draft")  # Two may write the same file.
+    # Two may write the same file.
+    draft = path.with_name(f"{path.name}.{uuid.uuid4().hex}{_DRAFT_SUFFIX}")
     with draft.open("wb") as file:
         file.write(content.encode() if isinstance(content, str) else content)
         file.flush()
         os.fsync(file.fileno())
     os.replace(draft, path)
     sync_folder(path.parent)
+
+
+def drop_drafts(folder: Path) -> None:
+    """Drops what writers that were killed have left right in a folder, in which nobody writes."""
+    for draft in folder.glob(f"*{_DRAFT_SUFFIX}"):
+        draft.unlink()
 
 
 def sync_folder(folder: Path) -> None:

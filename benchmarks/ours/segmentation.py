@@ -26,8 +26,6 @@ METHODS = {
     "mutex": (mutex, Affinity(LEE)),
     "markers": (markers, Bcd()),
 }
-
-
 _CUBE: Zyx = (64, 64, 64)  # What is made up, and then repeated.
 _VOXEL_SIZE_NM = (10.0, 10.0, 10.0)
 
@@ -95,7 +93,7 @@ def write_prediction(path: pathlib.Path, side: int) -> store.Stored:
 
 def made_up(method: str, side: int) -> tuple[np.ndarray, np.ndarray]:
     """A prediction as it is stored, uint8 `[c z y x]`, and the truth, of one cube over and over."""
-    labels = make_tissue((64, 64, 64), (10.0, 10.0, 10.0)).neurites
+    labels = make_tissue(_CUBE, _VOXEL_SIZE_NM).neurites
     target = METHODS[method][1]
     values = np.array(target.targets(jnp.asarray(labels[None], jnp.int32))[0][0])
     if method == "markers":
@@ -105,5 +103,5 @@ def made_up(method: str, side: int) -> tuple[np.ndarray, np.ndarray]:
     noise = gaussian_filter(noise, 2.0, axes=(0, 1, 2))
     values = values + 0.15 * noise / noise.std()
     small = np.rint(255 * np.clip(values, 0, 1)).astype(np.uint8).transpose(3, 0, 1, 2)
-    times = side // 64
+    times = side // _CUBE[0]
     return np.tile(small, (1, times, times, times)), np.tile(labels, (times, times, times))

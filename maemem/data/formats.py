@@ -84,6 +84,10 @@ def address(kvstore: ts.KvStore) -> str:
         return f"{where}|{spec['driver']}:{kvstore.path}" if "base" in spec else where
 
 
+class PlaceError(ValueError):
+    """What is wrong with a storage or its metadata; its message names the place."""
+
+
 @contextlib.contextmanager
 def reaching(kvstore: ts.KvStore) -> Iterator[None]:
     """Says in one line what keeps a storage from being reached.
@@ -94,13 +98,13 @@ def reaching(kvstore: ts.KvStore) -> Iterator[None]:
     try:
         yield
     except TimeoutError:
-        raise ValueError(
+        raise PlaceError(
             f"no answer from {address(kvstore)} in {TIMEOUT_SECONDS} s; check the address and the "
             f"network"
         ) from None
     except ValueError as error:
         reason = str(error).split(" [")[0]  # Without the request and the answer, both in full.
-        raise ValueError(
+        raise PlaceError(
             f"{address(kvstore)} cannot be reached: {reason}; check the address and the "
             f"credentials, which are those that the tools of AWS and gcloud take"
         ) from None
@@ -123,10 +127,10 @@ def read_layout(kvstore: ts.KvStore) -> Layout | None:
     """
     try:
         return _read_layout(kvstore)
+    except PlaceError:
+        raise
     except (LookupError, TypeError, AttributeError, ValueError) as error:
-        if isinstance(error, ValueError) and "://" in str(error):  # Ours name the place.
-            raise
-        raise ValueError(f"the metadata at {address(kvstore)} are malformed: {error!r}") from error
+        raise PlaceError(f"the metadata at {address(kvstore)} are malformed: {error!r}") from error
 
 
 def _read_layout(kvstore: ts.KvStore) -> Layout | None:
@@ -146,7 +150,7 @@ def _read_layout(kvstore: ts.KvStore) -> Layout | None:
         place = at(kvstore, kvstore.path + _first_dataset(node, address(kvstore)))
         node = _read_node(place)
         if node is None or not node.is_array:
-            raise ValueError(
+            raise PlaceError(
                 f"the group {address(kvstore)} lists {address(place)} as its first scale, and no "
                 f"array is there; the volume is incomplete, or name one of its arrays"
             )
@@ -183,7 +187,7 @@ def _read_json(kvstore: ts.KvStore, key: str) -> dict[str, Any] | None:
     try:
         content = json.loads(found.value)
     except ValueError as error:
-        raise ValueError(f"{address(kvstore)}{key} is not valid JSON: {error}") from None
+        raise PlaceError(f"{address(kvstore)}{key} is not valid JSON: {error}") from None
     return content if isinstance(content, dict) else None
 
 
@@ -224,7 +228,7 @@ def _first_dataset(group: _Node, url: str) -> str:
         return str(multiscales[0]["datasets"][0]["path"])
     if group.driver == "n5" and {"downsamplingFactors", "scales"} & set(group.attributes):
         return "s0"
-    raise ValueError(
+    raise PlaceError(
         f"{url} is a group without multi-scale metadata, so the array is not known; name it: "
         f"{url}NAME"
     )

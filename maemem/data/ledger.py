@@ -24,7 +24,7 @@ from typing import Any
 import tensorstore as ts
 
 from maemem.data import formats
-from maemem.durable import sync_folder
+from maemem.durable import drop_drafts, sync_folder
 from maemem.geometry import Box
 
 
@@ -160,15 +160,16 @@ def scratch(partial: Path, name: str) -> Path:
 
 def drop(place: ts.KvStore) -> None:
     """Drops the record of a result that is whole."""
-    folder = formats.CONVERSION_RECORD.split("/")[0]
     if place.spec().to_json()["driver"] == "file":
-        shutil.rmtree(Path(place.path) / folder)
+        tidy(Path(place.path))
     else:  # All that begins with `folder/`; the character after the slash is 0.
+        folder = formats.CONVERSION_RECORD.split("/")[0]
         place.delete_range(ts.KvStore.KeyRange(f"{folder}/", f"{folder}0")).result()
 
 
 def publish(partial: Path, target: Path) -> None:
-    """Gives a whole result its name, and drops its record."""
+    """Gives a whole result its name, and drops its record, and what a kill left of its files."""
+    drop_drafts(partial)
     os.rename(partial, target)
     sync_folder(target.parent)
     tidy(target)

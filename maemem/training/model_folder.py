@@ -17,7 +17,7 @@ import safetensors.numpy
 from flax import traverse_util
 from jaxtyping import PyTree
 
-from maemem.workdir import MODEL_CHECKSUMS as CHECKSUMS
+from maemem.workdir import MODEL_CHECKSUMS
 
 WEIGHTS = "weights.safetensors"
 
@@ -45,13 +45,13 @@ def write_model(folder: pathlib.Path, params: PyTree, texts: Mapping[str, str]) 
         (partial / name).write_text(text)
     files = sorted(partial.iterdir())
     lines = [f"{_checksum(file)}  {file.name}\n" for file in files]
-    (partial / CHECKSUMS).write_text("".join(lines))
+    (partial / MODEL_CHECKSUMS).write_text("".join(lines))
     partial.rename(folder)
 
 
 def is_model(folder: pathlib.Path) -> bool:
     """Whether a folder was meant to be a model."""
-    return (folder / CHECKSUMS).exists() or (folder / WEIGHTS).exists()
+    return (folder / MODEL_CHECKSUMS).exists() or (folder / WEIGHTS).exists()
 
 
 def read_weights(folder: pathlib.Path) -> PyTree:
@@ -71,17 +71,17 @@ def check_files(folder: pathlib.Path) -> None:
       ValueError: if one is missing or was changed; it names it.
     """
     try:
-        lines = (folder / CHECKSUMS).read_text().splitlines()
+        lines = (folder / MODEL_CHECKSUMS).read_text().splitlines()
     except FileNotFoundError:
-        raise ValueError(f"the model {folder} has no {CHECKSUMS}; fetch it again") from None
+        raise ValueError(f"the model {folder} has no {MODEL_CHECKSUMS}; fetch it again") from None
     sums = {name: checksum for checksum, _, name in (line.partition("  ") for line in lines)}
     missing = [n for n in {WEIGHTS, "config.json", *sums} if not (folder / n).is_file()]
     unlisted = [n for n in (WEIGHTS, "config.json") if n not in sums]
     changed = [n for n in sums if n not in missing and _checksum(folder / n) != sums[n]]
     for names, what in (
         (missing, "is missing"),
-        (unlisted, f"is not in {CHECKSUMS}"),
-        (changed, f"is not what {CHECKSUMS} says: it was damaged or changed"),
+        (unlisted, f"is not in {MODEL_CHECKSUMS}"),
+        (changed, f"is not what {MODEL_CHECKSUMS} says: it was damaged or changed"),
     ):
         if names:
             raise ValueError(

@@ -6,6 +6,7 @@ import pathlib
 import pytest
 
 from maemem.data import ledger
+from maemem.durable import write_durably
 from maemem.geometry import blocks
 
 EVERY = list(blocks((4, 6, 5), (2, 3, 5)))
@@ -60,3 +61,19 @@ def test_a_damaged_identity_is_refused(partial, damage):
     (partial / ".conversion/identity.json").write_text(damage)
     with pytest.raises(ValueError, match=r"is damaged .*and begin again"):
         ledger.claim(partial, IDENTITY)
+
+
+def test_what_a_kill_left_of_a_file_is_not_in_the_result(partial, monkeypatch):
+    ledger.claim(partial, IDENTITY)
+    with monkeypatch.context() as patch:
+        patch.setattr("os.replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            write_durably(partial / "zarr.json", "{}")
+    write_durably(partial / "zarr.json", "{}")
+    target = partial.with_name("a.zarr")
+    ledger.publish(partial, target)
+    assert [path.name for path in target.iterdir()] == ["zarr.json"]
+
+
+def killed(*_):
+    raise KeyboardInterrupt
