@@ -21,11 +21,11 @@ def interrupt_at_sigterm() -> None:
             signal.setitimer(signal.ITIMER_REAL, 1)
             raise KeyboardInterrupt(signal.SIGTERM)
 
-    def say_lost(lost) -> None:
+    def say_lost(lost: sys.UnraisableHookArgs) -> None:
         if not isinstance(lost.exc_value, KeyboardInterrupt):
-            sys.__unraisablehook__(lost)
+            say_others(lost)
 
-    sys.unraisablehook = say_lost
+    say_others, sys.unraisablehook = sys.unraisablehook, say_lost
     for number in (signal.SIGTERM, signal.SIGALRM):
         signal.signal(number, interrupt)
 

@@ -23,7 +23,8 @@ def log_to_terminal() -> None:
     absl_logging.set_verbosity(absl_logging.WARNING)
     absl_logging.get_absl_logger().addFilter(_without_traceback)
     logging.getLogger("asyncio").addFilter(_is_news)
-    sys.unraisablehook = _show_unraisable
+    show_unraisable = sys.unraisablehook
+    sys.unraisablehook = lambda lost: _is_closed_loop(lost) or show_unraisable(lost)
     log = logging.getLogger("maemem")
     if not log.handlers:
         handler = logging.StreamHandler()
@@ -37,12 +38,11 @@ def log_to_terminal() -> None:
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    return not record.getMessage().startswith("Task exception was never retrieved")
+    return "exception was never retrieved" not in record.getMessage()
 
 
-def _show_unraisable(unraisable: sys.UnraisableHookArgs) -> None:
-    if str(unraisable.exc_value) != "Event loop is closed":
-        sys.__unraisablehook__(unraisable)
+def _is_closed_loop(lost: sys.UnraisableHookArgs) -> bool:
+    return str(lost.exc_value) == "Event loop is closed"
 
 
 def _without_traceback(record: logging.LogRecord) -> bool:
