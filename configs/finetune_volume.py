@@ -50,7 +50,8 @@ def get_config(variant: str = ""):
         config.segment = markers(distance=False)
         config.segment.select_by = "ap75"
     else:
-        config.segment.baselines = ("fragments", "intensity")
+        # Not "intensity", which holds a whole region in memory: a volume may have any size.
+        config.segment.baselines = ("fragments",)
     if "isotropic" in chosen:
         config.segment.halo_zyx = (32, 32, 32)
     return config

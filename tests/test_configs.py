@@ -201,6 +201,10 @@ def test_sets_of_ones_own_volume_are_of_it_unless_told_otherwise():
     assert data.validation.volume.labels == data.train.volume.labels == "ids.zarr"
 
 
+def test_no_baseline_of_ones_own_volume_holds_a_whole_region():
+    assert build("finetune_volume", None).segment.baselines == ("fragments",)
+
+
 def test_the_config_has_every_field_of_augmentation_with_its_default():
     fields = dataclasses.asdict(Augmentation())
     fields.pop("orders_zyx")

@@ -117,6 +117,8 @@ def examine(config: Config, workdir: pathlib.Path, say: Callable[[Line], None]) 
     if "segment" in config.stages:
         free = machine.memory_of_machine()
         check("memory segment", machine.tuning_memory, config, opened, free)
+        if "intensity" in config.segment.baselines:
+            check("memory intensity", machine.intensity_memory, opened, free)
     foretold = {
         line.check.removeprefix("pace "): line.verdict.seconds
         for line in examination.lines

@@ -28,6 +28,10 @@ _FULL = 0.9
 _TUNING_BYTES = {"waterz": 458, "mutex": 997, "markers": 68}
 
 
+# Beside the image, bytes a voxel at the peak of `intensity_affinities`, by tracemalloc.
+_INTENSITY_BYTES = 32
+
+
 def devices() -> Verdict:
     """What JAX computes on."""
     found, first = jax.devices(), jax.devices()[0]
@@ -94,6 +98,23 @@ def tuning_memory(config: Config, opened: list[Opened], there: int) -> Verdict:
     )
     mend = "choose a smaller region: --config.data.validation.NAME.region"
     return fits(what, needed, there, "of RAM that are free", mend)
+
+
+def intensity_memory(opened: list[Opened], there: int) -> Verdict:
+    """Whether the baseline `intensity` fits the memory: it holds a scored volume as a whole."""
+    held = [
+        math.prod(volume.region.shape_zyx) * (_INTENSITY_BYTES + volume.raw.dtype.itemsize)
+        for volume in opened
+        if volume.set != "train" and volume.labels
+    ]
+    needed = max(held, default=0)
+    return fits(
+        f"about {amount(needed)} for affinities of the largest scored image",
+        needed,
+        there,
+        "of RAM that are free",
+        "leave intensity out of --config.segment.baselines, or choose a smaller region",
+    )
 
 
 def copies(config: Config, workdir: pathlib.Path) -> Verdict:

@@ -1,7 +1,8 @@
 """Turns predictions into objects, with thresholds that the validation set alone decides.
 
 Writes WORKDIR/segment: `tuned.json`, the thresholds, and SET/NAME.zarr, labels; with a baseline's
-name between the two, SET/NAME.fragments.zarr, the baselines'.
+name between the two, SET/NAME.fragments.zarr, the baselines', of volumes that have labels to score
+them by.
 
 Thresholds are searched once, before anything of the test set is decoded, and kept: labels and
 scores carry the fingerprint of the `tuned.json` that they were made with.
@@ -68,13 +69,14 @@ def run(config: Config, workdir: pathlib.Path) -> None:
     tuned = tuned_thresholds(config, workdir)
     log.info("thresholds of the validation set: %s", tuned)
     with open_workers(config.runtime.workers) as workers:
-        for name, volume in ((s, volume) for s in SETS for volume in config.data[s]):
-            for method, thresholds in tuned.items():
-                _segment(config, workdir, name, volume, method, thresholds, workers)
+        for name, volume, entry in ((s, *item) for s in SETS for item in config.data[s].items()):
+            # Baselines are there to be scored beside the network, which takes labels.
+            for method in tuned if entry.labels else (NETWORK,):
+                _segment(config, workdir, name, volume, method, tuned[method], workers)
 
 
 def methods(config: Config) -> list[str]:
-    """The network's segmentation, and the baselines beside it."""
+    """The network's segmentation, and the baselines beside it, where there are labels."""
     return [NETWORK, *config.segment.baselines]
 
 

@@ -1,13 +1,18 @@
 """What is said of memory, disk and pace, in numbers that are given."""
 
+import tracemalloc
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 
 from maemem.blockwise.windows import Windows
 from maemem.config import pretraining, segmenting
-from maemem.doctor.machine import fits, free_disk
+from maemem.doctor.machine import _INTENSITY_BYTES, fits, free_disk, intensity_memory
 from maemem.doctor.trials import foretell, per_second, total
 from maemem.doctor.verdict import Verdict, amount, duration, worst
 from maemem.geometry import Box
+from maemem.segmentation.intensity import intensity_affinities
 
 
 @pytest.mark.parametrize(("needed", "level"), [(80, "ok"), (95, "warn"), (101, "fail")])
@@ -15,6 +20,30 @@ def test_what_does_not_fit_is_told_with_how_to_mend_it(needed, level):
     verdict = fits("it", needed, 100, "there", "use less")
     assert verdict.level == level
     assert verdict.mend == ("" if level == "ok" else "use less")
+
+
+def test_the_image_baseline_needs_the_largest_region_that_is_scored():
+    def volume(set_, shape, labels):
+        raw = SimpleNamespace(dtype=np.dtype(np.uint8))
+        return SimpleNamespace(set=set_, raw=raw, labels=labels, region=Box((0, 0, 0), shape))
+
+    opened = [
+        volume("train", (100, 100, 100), "ids"),
+        volume("validation", (1, 10, 100), "ids"),
+        volume("test", (2, 10, 100), "ids"),
+        volume("test", (100, 100, 100), None),
+    ]
+    assert intensity_memory(opened, 2000 * 40).level == "ok"
+    assert intensity_memory(opened, 2000 * 30).level == "fail"
+
+
+def test_the_peak_of_the_image_baseline_is_what_is_counted():
+    image = np.random.default_rng(0).integers(0, 255, (16, 128, 128), np.uint8)
+    tracemalloc.start()
+    intensity_affinities(image)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak / image.size == pytest.approx(_INTENSITY_BYTES, rel=0.05)
 
 
 def test_a_stage_takes_as_long_as_its_steps_or_its_crops():

@@ -160,6 +160,20 @@ def files(folder):
     return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
+def test_where_nothing_can_be_scored_there_are_no_baselines(tmp_path, monkeypatch):
+    (tmp_path / "segment").mkdir()
+    (tmp_path / "segment" / "tuned.json").write_text("{}")
+    config = runs.config(data__test__labelled__labels="")
+    tuned = dict.fromkeys(segment.methods(config), {})
+    done = []
+    monkeypatch.setattr(segment, "tuned_thresholds", lambda *_: tuned)
+    monkeypatch.setattr(segment, "_segment", lambda *given: done.append((given[2], given[4])))
+    segment.run(config, tmp_path)
+    network, *baselines = tuned
+    assert baselines
+    assert done == [*(("validation", method) for method in tuned), ("test", network)]
+
+
 @pytest.mark.slow
 def test_workers_leave_the_same_bytes(whole, workdir):
     names = ("predict", "segment", "evaluate")
