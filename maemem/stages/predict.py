@@ -58,8 +58,7 @@ def run(config: Config, workdir: pathlib.Path) -> None:
     check_divisible("predict.batch_size", config.predict.batch_size, 1)
     check_sets(config, workdir)
     workdir = workdir.absolute()  # Workers may start elsewhere.
-    path = pathlib.Path(config.predict.network.replace(WORKDIR, str(workdir)))
-    path = path.expanduser().absolute()
+    path = network_path(config, workdir)
     network_parameters.cache_clear()  # Fine-tuning may have gone on since.
     _, checkpoint = network_parameters(path)
     check_network(config, checkpoint, segmenter_fields(config))
@@ -71,6 +70,12 @@ def run(config: Config, workdir: pathlib.Path) -> None:
             log.info("predicting %s [%s] with %s", raw.source, entry.region, checkpoint)
             write_prediction(network, raw, entry.region, output, workers)
     network_parameters.cache_clear()
+
+
+def network_path(config: Config, workdir: pathlib.Path) -> pathlib.Path:
+    """Where the config says that the network is, in full."""
+    path = config.predict.network.replace(WORKDIR, str(workdir.absolute()))
+    return pathlib.Path(path).expanduser().absolute()
 
 
 def open_network(
