@@ -12,8 +12,11 @@ from jax.errors import JaxRuntimeError
 from maemem.build.networks import intensity_range
 from maemem.build.volumes import check_sets
 from maemem.config import Config
+from maemem.data.datasets import located
+from maemem.data.readers import is_foreign, sections
 from maemem.data.volumes import Volume
-from maemem.doctor import labels, machine, readers, sheet, trials, volumes
+from maemem.doctor import labels, machine, predictions, readers, sheet, trials, volumes
+from maemem.doctor.trials import Trial
 from maemem.doctor.verdict import Verdict
 from maemem.doctor.volumes import SETS, Opened
 
@@ -104,6 +107,30 @@ def examine(config: Config, workdir: pathlib.Path, say: Callable[[Line], None]) 
                 check(f"{name} {where}", of_labels, volume, volume.labels)
     for path, entry in _paths(opened).items():
         check(f"reader {pathlib.Path(path).name}", readers.alike, config, entry, path, workdir)
+        there = located(path, config.data.root)
+        if is_foreign(there) and pathlib.Path(there).is_dir():
+            files = [file.name for file in sections(pathlib.Path(there))]
+            check(f"numbering {pathlib.Path(there).name}", readers.numbering, files)
+    trained = _examine_trainings(examination, config, opened, workdir)
+    if "predict" in config.stages:
+        _examine_prediction(examination, config, opened, trained, workdir)
+    if "segment" in config.stages:
+        free = machine.memory_of_machine()
+        check("memory segment", machine.tuning_memory, config, opened, free)
+    foretold = {
+        line.check.removeprefix("pace "): line.verdict.seconds
+        for line in examination.lines
+        if line.verdict.seconds is not None
+    }
+    check("time", trials.total, config.stages, foretold)
+    return examination.lines
+
+
+def _examine_trainings(
+    examination: Examination, config: Config, opened: list[Opened], workdir: pathlib.Path
+) -> list[Trial]:
+    """Makes the checks of stages that train; returns those that can."""
+    check = examination.check
     found = [
         examination.open(
             stage,
@@ -124,12 +151,28 @@ def examine(config: Config, workdir: pathlib.Path, say: Callable[[Line], None]) 
             check(f"encoder {stage}", trials.encoder, trial, workdir)
         if fits:  # Else this would be killed for it.
             check(f"pace {stage}", trials.pace, trial)
-        if fits and stage == "finetune" and "predict" in config.stages:
-            check("pace predict", trials.prediction, trial, opened)
-    if "segment" in config.stages:
-        free = machine.memory_of_machine()
-        check("memory segment", machine.tuning_memory, config, opened, free)
-    return examination.lines
+    return trained
+
+
+def _examine_prediction(
+    examination: Examination,
+    config: Config,
+    opened: list[Opened],
+    trained: list[Trial],
+    workdir: pathlib.Path,
+) -> None:
+    """Makes the checks of the stage predict, with the network that is there or will be."""
+    if predictions.is_made(config):
+        fine_tuned = [trial for trial in trained if trial.stage == "finetune"]
+        network = predictions.of_trial(fine_tuned[0], opened) if fine_tuned else None
+    else:
+        network = examination.open(
+            "network",
+            lambda: predictions.of_network(config, opened, workdir),
+            predictions.describe,
+        )
+    if network and examination.check("memory predict", predictions.memory, network).level != "fail":
+        examination.check("pace predict", predictions.pace, network)
 
 
 def _paths(opened: list[Opened]) -> dict[str, Config]:

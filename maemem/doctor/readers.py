@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import pathlib
+import re
 import urllib.parse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import h5py
 import numpy as np
@@ -20,6 +22,10 @@ from maemem.doctor.verdict import Verdict
 from maemem.geometry import Box, Zyx, format_zyx
 
 _BOXES, _SIDE = 8, 128
+_NAMED = 5  # Of more gaps, so many are named.
+
+# Sections of a user's own are large; Pillow would take them for bombs above 179 megapixels.
+Image.MAX_IMAGE_PIXELS = None
 
 # A box, read as [z y x].
 Read = Callable[[Box], np.ndarray]
@@ -50,7 +56,7 @@ def alike(config: Config, entry: Config, path: str, workdir: pathlib.Path) -> Ve
         _reader_of_file(there) if is_foreign(there) else _reader_of_store(ours.source)
     )
     if read is None:
-        return Verdict("ok", f"not compared: {name}")
+        return Verdict("warn", f"not compared: {name}", "look at the contact sheet")
     if shape != ours.shape_zyx:
         return Verdict(
             "fail",
@@ -74,6 +80,39 @@ def compare(name: str, boxes: list[Box], theirs: Read, ours: Read) -> Verdict:
     return Verdict("ok", f"{name} and maemem read the same in {len(boxes)} random boxes")
 
 
+def numbering(files: Sequence[str]) -> Verdict:
+    """Whether the numbers in names of sections skip any, which would be joined as neighbours.
+
+    Numbers may rise by any step that is always the same.
+
+    Args:
+      files: the names, in order.
+    """
+    rows = [[int(n) for n in re.findall(r"\d+", name)] for name in files]
+    columns = list(zip(*rows, strict=True)) if len(set(map(len, rows))) == 1 else []
+    rising = [c for c in columns if all(a < b for a, b in itertools.pairwise(c))]
+    if not rising or len(files) < 2:
+        return Verdict("ok", f"{len(files)} sections, whose names do not count them")
+    # Beside the number of a section there may be one that rises anyhow, such as its time.
+    numbers = min(rising, key=lambda column: len(_gaps(column)))
+    gaps = _gaps(numbers)
+    said = f"{len(files)} sections, numbered {numbers[0]} to {numbers[-1]}"
+    if not gaps:
+        return Verdict("ok", said)
+    more = ", …" if len(gaps) > _NAMED else ""
+    return Verdict(
+        "warn",
+        f"{said}, but {len(gaps)} gaps: {', '.join(gaps[:_NAMED])}{more}; what is on both sides of "
+        f"a gap is taken for neighbours",
+        "bring the missing files, or a region between gaps",
+    )
+
+
+def _gaps(numbers: Sequence[int]) -> list[str]:
+    step = min(b - a for a, b in itertools.pairwise(numbers))
+    return [f"{a} to {b}" for a, b in itertools.pairwise(numbers) if b - a > step]
+
+
 def random_boxes(shape_zyx: Zyx) -> list[Box]:
     """Boxes of two sections anywhere in a shape, the same each time."""
     random = np.random.default_rng(0)
@@ -86,14 +125,7 @@ def _reader_of_file(path: str) -> tuple[str, tuple[int, ...], Read]:
     """The name of a library, the shape that it sees in a file, and what reads a box by it."""
     lower = path.lower()
     if pathlib.Path(path).is_dir():
-        files = sections(pathlib.Path(path))
-
-        def read_section(box: Box) -> np.ndarray:
-            zs, ys, xs = box.slices
-            return np.stack([np.asarray(Image.open(file))[ys, xs] for file in files[zs]])
-
-        width, height = Image.open(files[0]).size
-        return "Pillow", (len(files), height, width), read_section
+        return _reader_of_sections(sections(pathlib.Path(path)))
     if lower.endswith(".npy"):
         mapped = np.load(path, mmap_mode="r", allow_pickle=False)
         return "numpy", mapped.shape, lambda box: mapped[box.slices]
@@ -102,6 +134,39 @@ def _reader_of_file(path: str) -> tuple[str, tuple[int, ...], Read]:
     name, _, dataset = path.rpartition(":") if ":" in path else (path, "", "")
     array = _dataset(h5py.File(name, "r"), dataset)
     return "h5py", array.shape, lambda box: array[box.slices]
+
+
+def _reader_of_sections(files: list[pathlib.Path]) -> tuple[str, tuple[int, ...], Read]:
+    """The same of a folder; Pillow lacks codecs of TIFF, so that it reads the others alone."""
+    tiffs = [_is_tiff(file) for file in files]
+    name = "tifffile" if all(tiffs) else "Pillow" if not any(tiffs) else "tifffile and Pillow"
+
+    def read(box: Box) -> np.ndarray:
+        zs, ys, xs = box.slices
+        return np.stack([_image(file)[ys, xs] for file in files[zs]])
+
+    return name, (len(files), *_size(files[0])), read
+
+
+def _size(file: pathlib.Path) -> tuple[int, int]:
+    """Height and width of a section, from its header alone."""
+    if _is_tiff(file):
+        with tifffile.TiffFile(file) as tiff:
+            return tiff.pages.first.imagelength, tiff.pages.first.imagewidth
+    with Image.open(file) as image:
+        return image.height, image.width
+
+
+def _is_tiff(file: pathlib.Path) -> bool:
+    return file.suffix.lower() in (".tif", ".tiff")
+
+
+def _image(file: pathlib.Path) -> np.ndarray:
+    """A section as [y x]."""
+    if _is_tiff(file):
+        return tifffile.imread(file, key=0)
+    with Image.open(file) as image:
+        return np.asarray(image)
 
 
 def _dataset(file: h5py.File, name: str) -> h5py.Dataset:

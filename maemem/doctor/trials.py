@@ -9,26 +9,22 @@ import logging
 import math
 import pathlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from jaxtyping import PyTree
 
-from maemem.blockwise.windows import Windows
 from maemem.build.encoders import start_encoder
-from maemem.build.networks import test_time_views
 from maemem.build.trainings import read_batches
 from maemem.build.volumes import open_labelled_mix, open_mix
 from maemem.config import WORKDIR, Config
 from maemem.doctor.machine import fits, memory_of_device
 from maemem.doctor.verdict import Verdict, amount, duration
-from maemem.doctor.volumes import Opened
-from maemem.geometry import Box
 from maemem.objectives.reconstruction import Reconstruction
 from maemem.objectives.segmentation import Segmentation
-from maemem.stages import finetune, predict, pretrain
+from maemem.stages import finetune, pretrain
 from maemem.training.fit import Prepared, Training, prepare
 from maemem.training.mesh import place
 from maemem.training.step import TrainState
@@ -111,18 +107,30 @@ def describe(trial: Trial) -> Verdict:
 
 def memory(trial: Trial) -> Verdict:
     """Whether a step fits the memory of a device, as XLA has planned it."""
-    plan: Any = trial.compiled.memory_analysis()
-    if plan is None:
-        return Verdict("ok", "not known: XLA does not say it on this platform")
-    state = plan.argument_size_in_bytes
-    beside = plan.temp_size_in_bytes + plan.output_size_in_bytes - plan.alias_size_in_bytes
-    there, where = memory_of_device()
-    return fits(
-        f"{amount(state + beside)} a step, {amount(state)} of it state and batch",
-        *(state + beside, there, where),
+    return planned(
+        trial.compiled,
+        "a step, {} of it state and batch",
         f"--config.{trial.stage}.accumulation=2 or more, --config.runtime.remat=True, or a smaller "
         f"--config.{trial.stage}.batch_size",
     )
+
+
+def planned(compiled: jax.stages.Compiled, what: str, mend: str) -> Verdict:
+    """Whether what XLA has planned fits the memory of a device.
+
+    Args:
+      compiled: the plan.
+      what: is done by it, with {} for the bytes of its arguments.
+      mend: how to need less.
+    """
+    plan: Any = compiled.memory_analysis()
+    if plan is None:
+        return Verdict("ok", "not known: XLA does not say it on this platform")
+    given = plan.argument_size_in_bytes
+    needed = given + plan.temp_size_in_bytes + plan.output_size_in_bytes
+    needed -= plan.alias_size_in_bytes
+    there, where = memory_of_device()
+    return fits(f"{amount(needed)} {what.format(amount(given))}", needed, there, where, mend)
 
 
 def pace(trial: Trial) -> Verdict:
@@ -157,8 +165,24 @@ def foretell(step: float, crops: float, stage: str, settings: Config) -> Verdict
             f"{said}; steps wait for crops",
             "more --config.runtime.read_threads, a larger --config.runtime.cache_bytes, or "
             "converted volumes (see the lines `chunks`)",
+            training + evaluating,
         )
-    return Verdict("ok", said)
+    return Verdict("ok", said, seconds=training + evaluating)
+
+
+def total(stages: Sequence[str], foretold: Mapping[str, float]) -> Verdict:
+    """How long a run will take.
+
+    Args:
+      stages: all that it does.
+      foretold: the seconds of those of which they are known, by stage.
+    """
+    known = [stage for stage in stages if stage in foretold]
+    others = ", ".join(stage for stage in stages if stage not in foretold)
+    if not known:
+        return Verdict("ok", f"not foretold: {others}")
+    said = f"about {duration(sum(foretold[stage] for stage in known))} for {', '.join(known)}"
+    return Verdict("ok", f"{said}; not foretold, so it comes on top: {others}" if others else said)
 
 
 def per_second(items: Iterator[Any]) -> float:
@@ -204,35 +228,10 @@ def encoder(trial: Trial, workdir: pathlib.Path) -> Verdict:
     made = WORKDIR in name and "pretrain" in config.stages
     if made and not (workdir / "pretrain" / "checkpoints").exists():
         return Verdict("ok", "the stage pretrain makes it first")
-    start_encoder(_state(trial).params, config, name, workdir)
+    start_encoder(state_of(trial).params, config, name, workdir)
     return Verdict("ok", f"{name.replace(WORKDIR, str(workdir))} fits")
 
 
-def prediction(trial: Trial, opened: list[Opened]) -> Verdict:
-    """How long the stage predict will take, by a batch of windows."""
-    config, settings = trial.config, trial.config.predict
-    # Of validation there is a volume, or fine-tuning would not have got here.
-    held_out = [volume for volume in opened if volume.set in predict.SETS]
-    windows = sum(
-        Windows(volume.region, settings.window_zyx, settings.stride_zyx).count
-        for volume in held_out
-    )
-    views = test_time_views(config, held_out[0].raw.voxel_size_nm)
-    log.info("compiling the prediction of a batch of windows")
-    network = predict.predictor(trial.objective, views, _state(trial).params)  # type: ignore
-    box = Box((0, 0, 0), settings.window_zyx)
-    crops = np.zeros((settings.batch_size, *box.shape_zyx), held_out[0].raw.dtype)
-    jax.block_until_ready(network(crops))
-    began = time.perf_counter()
-    jax.block_until_ready(network(crops))
-    batch = time.perf_counter() - began
-    return Verdict(
-        "ok",
-        f"{windows:,} windows (views of each: {len(views)}), {duration(batch)} for "
-        f"{settings.batch_size}: about {duration(windows / settings.batch_size * batch)}; "
-        f"tuning, segmentation and scores come on top",
-    )
-
-
-def _state(trial: Trial) -> TrainState:
+def state_of(trial: Trial) -> TrainState:
+    """As the training begins."""
     return trial.prepared.make_state()

@@ -19,11 +19,13 @@ class Verdict:
       level: fail: the run cannot work, or what it makes is worthless; warn: it is worth a look.
       found: what is there.
       mend: what to do about it, where there is anything to do.
+      seconds: that a stage will take, where this was foretold.
     """
 
     level: Level
     found: str
     mend: str = ""
+    seconds: float | None = None
 
 
 def worst(found: str, doubts: Sequence[Verdict]) -> Verdict:

@@ -58,10 +58,7 @@ def run(config: Config, workdir: pathlib.Path) -> None:
     check_divisible("predict.batch_size", config.predict.batch_size, 1)
     check_sets(config, workdir)
     workdir = workdir.absolute()  # Workers may start elsewhere.
-    path = network_path(config, workdir)
-    network_parameters.cache_clear()  # Fine-tuning may have gone on since.
-    _, checkpoint = network_parameters(path)
-    check_network(config, checkpoint, segmenter_fields(config))
+    path, checkpoint = checked_network(config, workdir)
     with open_workers(config.runtime.workers) as workers:
         for name, volume, entry in ((s, *item) for s in SETS for item in config.data[s].items()):
             raw = open_raw(config, entry, workdir)
@@ -76,6 +73,20 @@ def network_path(config: Config, workdir: pathlib.Path) -> pathlib.Path:
     """Where the config says that the network is, in full."""
     path = config.predict.network.replace(WORKDIR, str(workdir.absolute()))
     return pathlib.Path(path).expanduser().absolute()
+
+
+def checked_network(config: Config, workdir: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:
+    """The path of the network that predicts, in full, and its checkpoint.
+
+    Raises:
+      ValueError: if it cannot be read, or was fine-tuned with other settings.
+      FileNotFoundError: if there is none.
+    """
+    path = network_path(config, workdir)
+    network_parameters.cache_clear()  # Fine-tuning may have gone on since.
+    _, checkpoint = network_parameters(path)
+    check_network(config, checkpoint, segmenter_fields(config))
+    return path, checkpoint
 
 
 def open_network(
@@ -107,13 +118,18 @@ def open_network(
 
 def predictor(objective: Segmentation, views: Sequence[View], params: PyTree) -> Predict:
     """Raw crops to probabilities, the mean over views, on all devices."""
+    apply = jitted(objective)
+    return average_over_views(lambda crops: apply(params, crops), objective.target.undo, views)
+
+
+def jitted(objective: Segmentation) -> jax.stages.Wrapped:
+    """Parameters and raw crops to probabilities, on all devices."""
     mesh = make_mesh()
-    apply = jax.jit(
+    return jax.jit(
         objective.predict,
         in_shardings=(replicated(mesh), batch_sharding(mesh)),
         out_shardings=batch_sharding(mesh),
     )
-    return average_over_views(lambda crops: apply(params, crops), objective.target.undo, views)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -34,6 +34,7 @@ def test_a_whole_config_is_examined_and_runs_afterwards(tmp_path):
         assert f"{found[check]['level']:4}  {check}: " in output
     assert "for 12 steps" in found["pace pretrain"]["found"]
     assert "for 4 steps" in found["pace finetune"]["found"]
+    assert "for pretrain, finetune, predict; not foretold" in found["time"]["found"]
     assert "makes it first" in found["encoder finetune"]["found"]
     names = {path.name for path in (tmp_path / "doctor").iterdir()}
     assert names == {"checks.json", "contact_pretrain.png", "contact_finetune.png"}
@@ -65,3 +66,18 @@ def test_what_fails_is_named_and_the_rest_is_still_examined(tmp_path):
     assert found["sets"]["found"] == "not checked: see volume test/labelled"
     assert found["shift train/labelled"]["level"] in ("ok", "warn")
     assert output.strip().endswith("1 fail")
+
+
+@pytest.mark.slow
+def test_a_network_that_is_there_is_tried_before_it_predicts(tmp_path):
+    process = runs.start(tmp_path / "made", stages="('finetune',)", finetune__encoder="")
+    printed, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, printed
+    wanted = {"stages": "('predict',)", "predict__network": str(tmp_path / "made")}
+    _, found = examine(tmp_path / "a", status=0, **wanted)
+    assert "finetune/checkpoints/4 fits" in found["network"]["found"]
+    assert "a batch of windows" in found["memory predict"]["found"]
+    assert "windows (views of each" in found["pace predict"]["found"]
+    _, found = examine(tmp_path / "b", status=1, model__channels="(4,4,16)", **wanted)
+    assert "is another one than the config describes" in found["network"]["found"]
+    assert "pace predict" not in found

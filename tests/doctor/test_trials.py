@@ -5,7 +5,7 @@ import pytest
 from maemem.blockwise.windows import Windows
 from maemem.config import pretraining, segmenting
 from maemem.doctor.machine import fits, free_disk
-from maemem.doctor.trials import foretell, per_second
+from maemem.doctor.trials import foretell, per_second, total
 from maemem.doctor.verdict import Verdict, amount, duration, worst
 from maemem.geometry import Box
 
@@ -28,6 +28,17 @@ def test_a_stage_takes_as_long_as_its_steps_or_its_crops():
     assert slow.level == "warn"
     assert "about 83 min" in slow.found  # 5000 s
     assert "wait for crops" in slow.found
+    assert (quick.seconds, slow.seconds) == (pytest.approx(1002), pytest.approx(5002))
+
+
+def test_the_time_of_a_run_is_a_sum_that_names_what_it_lacks():
+    stages = ("pretrain", "predict", "segment", "evaluate")
+    some = total(stages, {"pretrain": 3600.0, "predict": 7200.0})
+    assert some.found == (
+        "about 3 h for pretrain, predict; not foretold, so it comes on top: segment, evaluate"
+    )
+    assert total(("pretrain",), {"pretrain": 3600.0}).found == "about 60 min for pretrain"
+    assert total(("segment",), {}).found == "not foretold: segment"
 
 
 def test_items_are_counted_to_their_end():

@@ -151,6 +151,12 @@ def write_sections(folder, array):
         Image.fromarray(section).save(folder / f"{z}.png")
 
 
+def write_tiffs(folder, array):
+    folder.mkdir()
+    for z, section in enumerate(array):  # As Pillow cannot read them.
+        tifffile.imwrite(folder / f"{z}.tif", section, compression="lerc")
+
+
 def write_hdf5(path, array):
     with h5py.File(path, "w") as file:
         file["volumes/raw"] = array
@@ -163,6 +169,7 @@ FILES = {
     "v.h5": write_hdf5,
     "v.h5:/volumes/raw": lambda path, array: write_hdf5(str(path).split(":")[0], array),
     "sections": write_sections,
+    "tiffs": write_tiffs,
 }
 
 
@@ -172,6 +179,49 @@ def test_two_readers_see_the_same(name, tmp_path):
     verdict = alike(tmp_path, name)
     assert verdict.level == "ok"
     assert "read the same in 8 random boxes" in verdict.found
+
+
+@pytest.mark.parametrize(
+    ("files", "found"),
+    [
+        (["s_1.tif", "s_2.tif", "s_3.tif"], "numbered 1 to 3"),
+        (["4nm_010.png", "4nm_020.png", "4nm_030.png"], "numbered 10 to 30"),
+        (["t100_1_5.tif", "t107_2_4.tif", "t108_3_6.tif"], "numbered 1 to 3"),
+        (["a.tif", "b.tif"], "do not count them"),
+        (["s_1.tif"], "do not count them"),
+    ],
+)
+def test_sections_that_are_numbered_without_gaps_are_ok(files, found):
+    verdict = readers.numbering(files)
+    assert verdict.level == "ok"
+    assert found in verdict.found
+
+
+def test_numbers_that_are_skipped_are_named():
+    verdict = readers.numbering([f"w2_{z:04}.tif" for z in (1, 2, 4, 5, 9)])
+    assert verdict.level == "warn"
+    assert "2 gaps: 2 to 4, 5 to 9;" in verdict.found
+
+
+def test_a_store_that_nothing_else_reads_is_not_ok(tmp_path):
+    spec = {
+        "driver": "n5",
+        "kvstore": {"driver": "file", "path": str(tmp_path / "v.n5")},
+        "metadata": {"dataType": "uint8", "dimensions": [96, 96, 12], "blockSize": [32, 32, 4]},
+    }
+    ts.open(spec, create=True).result()
+    verdict = alike(tmp_path, "v.n5")
+    assert verdict.level == "warn"
+    assert verdict.found.startswith("not compared: ")
+
+
+def test_large_sections_are_no_bombs(tmp_path):
+    folder = tmp_path / "sections"
+    folder.mkdir()
+    # One that is small on disk, above the 179 megapixels at which Pillow refuses.
+    Image.new("1", (13400, 13400)).save(folder / "0.png")
+    _, shape, _ = readers._reader_of_file(str(folder))
+    assert shape == (1, 13400, 13400)
 
 
 def test_a_store_that_is_read_in_place_is_compared_with_zarr(tmp_path):
