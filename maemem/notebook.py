@@ -43,8 +43,9 @@ def watch(command: str, picture: str = "") -> None:
                 show = shown.update if drawn else shown.display
                 drawn = path.stat().st_mtime_ns
                 show(Image(path.read_bytes()))
-    finally:
+    except BaseException:  # Such as that of an interrupted cell.
         process.terminate()
-        status = process.wait()
-    if status:
+        process.wait()
+        raise
+    if status := process.wait():
         raise RuntimeError(f"the command ended with status {status}; see what it said")

@@ -12,6 +12,7 @@ import tifffile
 from nbclient import NotebookClient
 
 from maemem.data.synthetic import make_tissue
+from maemem.notebook import watch
 from tests import runs
 
 COLAB = runs.REPOSITORY / "colab"
@@ -69,6 +70,10 @@ def test_what_is_kept_is_small_whole_and_of_no_machine(name):
 def test_they_hold_no_logic_of_their_own(name):
     sources = "\n".join(cell.source for cell in code(read(name)))
     assert not re.search(r"^\s*(def|class|for|while|try|with|lambda)\b", sources, re.MULTILINE)
+
+
+def test_a_command_may_end_after_its_last_word():
+    watch("bash -c 'exec >&- 2>&-; sleep 0.5'")
 
 
 @pytest.mark.slow
