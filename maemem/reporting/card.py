@@ -64,8 +64,8 @@ def _segmenting(card: Card) -> str:
     return (
         '```python\nimport maemem\n\nmodel = maemem.load("FOLDER")\n'
         "labels = model.segment(volume)  # raw intensities [z y x] to objects [z y x]\n```\n\n"
-        f"Volumes should have voxels of about {size} nm (z, y, x). {_large(card)} To go on from "
-        "it: `--config.finetune.encoder=FOLDER`."
+        f"Volumes should have voxels of about {size} nm (z, y, x). To go on from it: "
+        f"`--config.finetune.encoder=FOLDER`. {_large(card)}"
     )
 
 
@@ -78,7 +78,7 @@ def _large(card: Card) -> str:
     return (
         "Larger ones than memory:\n\n"
         "    python -m maemem.main --config=maemem:apply:FOLDER --workdir=runs/large \\\n"
-        "        --config.data.test.volume.path=large.zarr\n\n"
+        "        --config.data.test.volume.path=large.zarr"
     )
 
 
