@@ -45,8 +45,8 @@ def main(argv: list[str]) -> None:
 
     modules = (pretrain, finetune, predict, segment, evaluate, report)
     stages = {module.__name__.split(".")[-1]: module.run for module in modules}
-    config = _CONFIG.value.lock()
     try:
+        config = _CONFIG.value.lock()
         workdir = workdir_folder(_WORKDIR.value or "")
         unknown = [name for name in config.stages if name not in stages]
         if unknown:

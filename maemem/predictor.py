@@ -27,7 +27,7 @@ from maemem.stages.predict import (
     open_network,
     write_prediction,
 )
-from maemem.stages.segment import write_labels
+from maemem.stages.segment import thresholds_path, write_labels
 from maemem.training.model_folder import is_model
 from maemem.workdir import read_config, read_record
 
@@ -132,8 +132,8 @@ class Predictor:
         if held > config.predict.memory_bytes:
             raise ValueError(
                 f"the volume has {format_zyx(volume.shape)} voxels, and its prediction would take "
-                f"{held / 2**30:.1f} GiB of memory; let `python -m maemem.main` predict and "
-                f"segment it, which works on volumes of any size, or give a part of it"
+                f"{held / 2**30:.1f} GiB of memory; let `python -m maemem.main "
+                f"--config=maemem:apply:{self.folder}` segment it block by block, or give a part"
             )
 
     def _check_voxel_size(self, given: VoxelSize) -> None:
@@ -170,7 +170,7 @@ def load(path: str | pathlib.Path) -> Predictor:
     size = trained_voxel_size(config, folder)
     network_parameters.cache_clear()  # Fine-tuning may have gone on since.
     network = open_network(config, None, folder, size)
-    tuned = folder / ("tuned.json" if is_model(folder) else "segment/tuned.json")
+    tuned = thresholds_path(folder)
     thresholds = json.loads(tuned.read_text())["thresholds"] if tuned.exists() else {}
     channels = network.objective.target.channels
     return Predictor(folder, tuple(channels), size, thresholds.get(NETWORK), network)

@@ -22,6 +22,7 @@ from maemem.segmentation.decoders import check_grid
 from tests.runs import REPOSITORY
 
 CONFIGS = sorted(path.stem for path in (REPOSITORY / "configs").glob("*.py"))
+CONFIGS.remove("apply")  # Which is made of a model, see stages/test_apply.py.
 VARIANTS = [
     *((name, None) for name in CONFIGS),
     *(("pretrain_snemi", variant) for variant in ENCODERS),

@@ -64,10 +64,21 @@ def _segmenting(card: Card) -> str:
     return (
         '```python\nimport maemem\n\nmodel = maemem.load("FOLDER")\n'
         "labels = model.segment(volume)  # raw intensities [z y x] to objects [z y x]\n```\n\n"
-        f"Volumes should have voxels of about {size} nm (z, y, x). Larger ones than memory: "
-        "`python -m maemem.main` with the config that it was fine-tuned with, its labelled "
-        "validation volumes, and `--config.predict.network=FOLDER`. To go on from it: "
-        "`--config.finetune.encoder=FOLDER`."
+        f"Volumes should have voxels of about {size} nm (z, y, x). To go on from it: "
+        f"`--config.finetune.encoder=FOLDER`. {_large(card)}"
+    )
+
+
+def _large(card: Card) -> str:
+    if not card.thresholds:
+        return (
+            "No thresholds were tuned, so `segment` refuses, and `model.predict(volume)` gives "
+            "probabilities."
+        )
+    return (
+        "Larger ones than memory:\n\n"
+        "    python -m maemem.main --config=maemem:apply:FOLDER --workdir=runs/large \\\n"
+        "        --config.data.test.volume.path=large.zarr"
     )
 
 

@@ -69,6 +69,12 @@ def run(config: Config, workdir: pathlib.Path) -> None:
     network_parameters.cache_clear()
 
 
+def network_path(config: Config, workdir: pathlib.Path) -> pathlib.Path:
+    """Where the config says that the network is, in full."""
+    path = config.predict.network.replace(WORKDIR, str(workdir.absolute()))
+    return pathlib.Path(path).expanduser().absolute()
+
+
 def checked_network(config: Config, workdir: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:
     """The path of the network that predicts, in full, and its checkpoint.
 
@@ -76,8 +82,7 @@ def checked_network(config: Config, workdir: pathlib.Path) -> tuple[pathlib.Path
       ValueError: if it cannot be read, or was fine-tuned with other settings.
       FileNotFoundError: if there is none.
     """
-    path = pathlib.Path(config.predict.network.replace(WORKDIR, str(workdir.absolute())))
-    path = path.expanduser().absolute()
+    path = network_path(config, workdir)
     network_parameters.cache_clear()  # Fine-tuning may have gone on since.
     _, checkpoint = network_parameters(path)
     check_network(config, checkpoint, segmenter_fields(config))

@@ -1,5 +1,7 @@
 """Turns predictions into objects, with thresholds that the validation set alone decides.
 
+Without a validation set they are those that were tuned where `predict.network` was fine-tuned.
+
 Writes WORKDIR/segment: `tuned.json`, the thresholds, and SET/NAME.zarr, labels; with a baseline's
 name between the two, SET/NAME.fragments.zarr, the baselines', of volumes that have labels to score
 them by.
@@ -40,10 +42,18 @@ from maemem.segmentation.contingency import contingency
 from maemem.segmentation.decoders import Thresholds, candidates, check_grid, cutter
 from maemem.segmentation.intensity import intensity_affinities
 from maemem.segmentation.summary import score_all
-from maemem.stages.predict import SETS
+from maemem.stages.predict import SETS, network_path
+from maemem.training.model_folder import check_files, is_model
 from maemem.training.progress import progress_bar
+from maemem.workdir import check_network
 
 log = logging.getLogger(__name__)
+
+# What thresholds mean, beyond their names.
+DECODING_FIELDS = (
+    *("segment.method", "segment.fragments", "segment.sectionwise"),
+    *("objective.kind", "objective.offsets", "objective.distance"),
+)
 
 
 def run(config: Config, workdir: pathlib.Path) -> None:
@@ -54,8 +64,9 @@ def run(config: Config, workdir: pathlib.Path) -> None:
       workdir: where results go.
 
     Raises:
-      ValueError: if the config is inconsistent, no validation volume has labels, or what is there
-        was made of other predictions than those that are there, or with other thresholds.
+      ValueError: if the config is inconsistent, no validation volume has labels, there is none and
+        the network has no thresholds that fit, or what is there was made of other predictions than
+        those that are there, or with other thresholds.
       FileNotFoundError: if there is no prediction.
     """
     check_segmentation(config)
@@ -65,7 +76,8 @@ def run(config: Config, workdir: pathlib.Path) -> None:
     path = folder / "tuned.json"
     if not path.exists():
         refuse_retuning(workdir)
-        write_durably(path, json.dumps(_tune(config, workdir), indent=1))
+        decide = _tune if config.data.validation else _take_thresholds
+        write_durably(path, json.dumps(decide(config, workdir), indent=1))
     tuned = tuned_thresholds(config, workdir)
     log.info("thresholds of the validation set: %s", tuned)
     with open_workers(config.runtime.workers) as workers:
@@ -84,6 +96,11 @@ def labels_path(workdir: pathlib.Path, name: str, volume: str, method: str) -> p
     """Where the labels of a volume of a set are."""
     suffix = "" if method == NETWORK else f".{method}"
     return workdir / "segment" / name / f"{volume}{suffix}.zarr"
+
+
+def thresholds_path(network: pathlib.Path) -> pathlib.Path:
+    """Where the thresholds of a network are, of a workdir or a model folder."""
+    return network / ("tuned.json" if is_model(network) else "segment/tuned.json")
 
 
 def tuned_thresholds(config: Config, workdir: pathlib.Path) -> dict[str, Thresholds]:
@@ -195,6 +212,40 @@ def _tune(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
         record["tried"][method] = [{**json.loads(key), "cost": cost} for key, cost in means.items()]
         log.info("tuned %s: %s, %s %.4f", method, best, config.segment.select_by, means[best])
     return record
+
+
+def _take_thresholds(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
+    """Those that were tuned with the network, on predictions of it that are decoded as here."""
+    network = network_path(config, workdir)
+    path = thresholds_path(network)
+    if not path.exists():
+        raise ValueError(
+            f"there is no {path}, so the network has no tuned thresholds, and data.validation is "
+            f"empty; run the stage segment in the workdir that the network was fine-tuned in, and "
+            f"name that workdir or a model exported from it in predict.network, or name a volume "
+            f"with labels in data.validation"
+        )
+    if is_model(network):
+        check_files(network)
+    check_network(config, path, DECODING_FIELDS)
+    before = read_json(path)
+    thresholds = before.get("thresholds", {})
+    if missing := [method for method in methods(config) if method not in thresholds]:
+        raise ValueError(
+            f"{path} holds no thresholds of {', '.join(missing)}; expected those of the network, "
+            f"and of each of segment.baselines"
+        )
+    tuned_on = {made_of["network"] for made_of in before.get("predictions", {}).values()}
+    for volume in config.data.test:
+        if _prediction(workdir, "test", volume).attributes["network"] not in tuned_on:
+            raise ValueError(
+                f"{path} was not tuned on predictions of the network that predicted {volume}, or "
+                f"does not say so; tune anew: give data.validation volumes with labels, such "
+                f"as those in the config that the network was fine-tuned with"
+            )
+    log.info("thresholds are those in %s", path)
+    taken = {method: thresholds[method] for method in methods(config)}
+    return {"taken_from": str(path), "predictions": {}, "thresholds": taken}
 
 
 def _mean(values: list[float]) -> float:

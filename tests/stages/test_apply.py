@@ -1,0 +1,126 @@
+"""A trained model and a volume are all that the config `apply` needs."""
+
+import json
+import os
+import runpy
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from maemem.blockwise.store import read_labels
+from maemem.export_model import export_model
+from maemem.stages import predict, segment
+from tests import runs
+
+GET_CONFIG = runpy.run_path(str(runs.REPOSITORY / "configs" / "apply.py"))["get_config"]
+
+
+def start(model, workdir, *fields):
+    """Runs the command, and returns its exit status and what it printed."""
+    command = [sys.executable, "-m", "maemem.main", f"--config=maemem:apply:{model}"]
+    command += [f"--workdir={workdir}", *(f"--config.{field}" for field in fields)]
+    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(
+        command, cwd=runs.REPOSITORY, env=environment, capture_output=True, text=True
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.fixture
+def model(whole, tmp_path):
+    """A copy of a workdir that has been through all stages, to do harm to."""
+    return shutil.copytree(whole[0], tmp_path / "model")
+
+
+def predicted(model, tmp_path):
+    """The config for a model, and a workdir with the prediction of the test volume by it."""
+    config = GET_CONFIG(str(model))
+    config.data.test.volume.path = runs.TINY["data.test.labelled.path"]
+    folder = tmp_path / "applied" / "predict" / "test"
+    shutil.copytree(model / "predict" / "test" / "labelled.zarr", folder / "volume.zarr")
+    return config.lock(), tmp_path / "applied"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["workdir", "folder"])
+def test_objects_are_those_of_the_run_that_tuned_the_thresholds(whole, tmp_path, kind):
+    model = whole[0]
+    if kind == "folder":
+        model = tmp_path / "exported"
+        export_model(whole[0], model, licence="CC-BY-4.0", data="Synthetic tissue.")
+    path = f"data.test.volume.path={runs.TINY['data.test.labelled.path']}"
+    status, printed = start(model, tmp_path / "large", path)
+    assert status == 0, printed
+    found = read_labels(tmp_path / "large" / "segment" / "test" / "volume.zarr")
+    known = read_labels(whole[0] / "segment" / "test" / "labelled.zarr")
+    np.testing.assert_array_equal(found, known)
+    tuned = json.loads((tmp_path / "large" / "segment" / "tuned.json").read_text())
+    assert tuned["taken_from"].startswith(str(model))
+
+
+@pytest.mark.slow
+def test_a_model_without_thresholds_is_refused(model, tmp_path):
+    config, workdir = predicted(model, tmp_path)
+    shutil.rmtree(model / "segment")
+    with pytest.raises(ValueError, match="the network has no tuned thresholds"):
+        segment.run(config, workdir)
+    assert not (workdir / "segment" / "tuned.json").exists()
+
+
+@pytest.mark.slow
+def test_thresholds_of_another_way_to_decode_are_refused(model, tmp_path):
+    config, workdir = predicted(model, tmp_path)
+    with config.unlocked():
+        config.segment.fragments = "distance"
+    with pytest.raises(ValueError, match=r"segment\.fragments: 'steepest' there, 'distance' now"):
+        segment.run(config, workdir)
+
+
+@pytest.mark.slow
+def test_thresholds_of_another_training_are_refused(model, tmp_path):
+    config, workdir = predicted(model, tmp_path)
+    shutil.rmtree(workdir / "predict")
+    shutil.rmtree(model / "finetune" / "checkpoints" / "4")  # Leaves an earlier network.
+    predict.run(config, workdir)
+    with pytest.raises(ValueError, match="was not tuned on predictions of the network"):
+        segment.run(config, workdir)
+
+
+@pytest.mark.slow
+def test_a_baseline_without_thresholds_is_named(model, tmp_path):
+    config, workdir = predicted(model, tmp_path)
+    path = model / "segment" / "tuned.json"
+    record = json.loads(path.read_text())
+    del record["thresholds"]["intensity"]
+    path.write_text(json.dumps(record))
+    with config.unlocked():
+        config.segment.baselines = ("fragments", "intensity")
+    with pytest.raises(ValueError, match="holds no thresholds of intensity"):
+        segment.run(config, workdir)
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        (None, "no model is named"),
+        ({}, "is no workdir of a run"),
+        ({"config": {"data": {}, "model": {}}}, "is of pre-training only"),
+    ],
+)
+def test_what_is_no_model_is_named(tmp_path, record, message):
+    if record:
+        (tmp_path / "config.json").write_text(json.dumps(record))
+    with pytest.raises(FileNotFoundError, match=message):
+        GET_CONFIG("" if record is None else str(tmp_path))
+
+
+@pytest.mark.slow
+def test_a_config_that_cannot_be_made_is_one_line(tmp_path):
+    status, printed = start(tmp_path, tmp_path / "large")
+    assert status == 1
+    assert f"{tmp_path} is no workdir of a run" in printed.splitlines()[-1]
+    assert "Traceback" not in printed
+    assert not (tmp_path / "large").exists()
