@@ -50,8 +50,8 @@ def export_model(
       ValueError: if licence or data are empty, or the workdir cannot be read.
     """
     # Imported late: a misspelt flag should not have to wait for JAX.
-    from maemem.predictor import trained_voxel_size
     from maemem.reporting.card import Card, write_card
+    from maemem.stages.predict import trained_voxel_size
     from maemem.training.checkpoint import read_parameters
     from maemem.training.model_folder import write_model
     from maemem.workdir import read_config, read_record

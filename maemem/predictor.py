@@ -14,25 +14,23 @@ import tensorstore as ts
 
 from maemem.blockwise.store import Stored, open_labels, open_prediction
 from maemem.build.networks import intensity_range
-from maemem.build.volumes import INTENSITIES, open_raw
-from maemem.config import Config
+from maemem.build.volumes import INTENSITIES
 from maemem.data.formats import VoxelSize
 from maemem.data.volumes import Volume, check_voxel_size
 from maemem.geometry import Box, format_zyx
 from maemem.reporting.page import NETWORK
 from maemem.stages.predict import (
-    SETS,
     Network,
     network_parameters,
     open_network,
+    same_voxel_size,
+    trained_voxel_size,
     write_prediction,
 )
-from maemem.stages.segment import thresholds_path, write_labels
+from maemem.stages.segment import write_labels
+from maemem.stages.thresholds import thresholds_path
 from maemem.training.model_folder import is_model
 from maemem.workdir import read_config, read_record
-
-# Voxels that differ by less are taken as those of training.
-_SAME_VOXEL_SIZE = 1.1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,8 +137,7 @@ class Predictor:
     def _check_voxel_size(self, given: VoxelSize) -> None:
         binning = self._network.config.data.bin_zyx
         known = [n / b for n, b in zip(self.voxel_size_nm, binning, strict=True)]
-        ratios = [max(a / b, b / a) for a, b in zip(given, known, strict=True)]
-        if max(ratios) > _SAME_VOXEL_SIZE:
+        if not same_voxel_size(given, known):
             raise ValueError(
                 f"the volume has voxels of {format_zyx(given)} nm, and the network was trained on "
                 f"{format_zyx(known)} nm; resample the volume, or fine-tune on voxels like these"
@@ -174,17 +171,3 @@ def load(path: str | pathlib.Path) -> Predictor:
     thresholds = json.loads(tuned.read_text())["thresholds"] if tuned.exists() else {}
     channels = network.objective.target.channels
     return Predictor(folder, tuple(channels), size, thresholds.get(NETWORK), network)
-
-
-def trained_voxel_size(config: Config, folder: pathlib.Path) -> VoxelSize:
-    """The size of the voxels that a network was trained on, after binning: z y x, in nm.
-
-    Raises:
-      FileNotFoundError: if nothing tells: neither a record nor a prediction nor the data.
-    """
-    if is_model(folder):
-        return check_voxel_size(tuple(read_record(folder)["voxel_size_nm"]))
-    for name in SETS:
-        for prediction in sorted((folder / "predict" / name).glob("*.zarr")):
-            return open_prediction(prediction).voxel_size_nm
-    return open_raw(config, next(iter(config.data.train.values())), folder).voxel_size_nm

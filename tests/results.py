@@ -6,10 +6,9 @@ import pathlib
 import numpy as np
 
 from maemem.blockwise.predict import predict_volume
-from maemem.build.volumes import open_raw
+from maemem.build.volumes import open_raw, read_truth
 from maemem.config import Config, everything, volume
 from maemem.geometry import Box
-from maemem.stages.segment import read_truth
 from tests.blockwise.volumes import write_labels
 
 TISSUE = "synthetic:?shape_zyx=8,64,64&voxel_size_nm=30,6,6&seed=0"

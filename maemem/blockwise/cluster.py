@@ -20,11 +20,15 @@ from maemem.geometry import Box
 
 log = logging.getLogger(__name__)
 
+_NEVER = 1 << 40  # Bytes.
 _SETTINGS = {
     # JAX and tensorstore run threads, and a process that has any must not be forked.
     "distributed.worker.multiprocessing-method": "spawn",
     # Machines die for reasons of their own: only a block that outlives none of them is to blame.
     "distributed.scheduler.allowed-failures": 10,
+    # Blocks take the same memory again and again; to hand it back in between costs page faults.
+    "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": _NEVER,
+    "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": _NEVER,
 }
 _TRIES = 10  # To reach all workers at once; some may die while they are spoken to.
 

@@ -6,6 +6,7 @@ import functools
 import itertools
 import logging
 import pathlib
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -127,6 +128,26 @@ def open_labels(config: Config, entry: Config, workdir: pathlib.Path, raw: Volum
     return labels
 
 
+def open_scored(
+    config: Config, workdir: pathlib.Path, entry: Config
+) -> tuple[Callable[[Box], np.ndarray], Box]:
+    """What reads the labels of a box as `read_truth` does, and the part that scores count."""
+    raw = open_raw(config, entry, workdir)
+    labels = open_labels(config, entry, workdir, raw)
+    return functools.partial(_read_labels, labels, entry.unlabelled), scored_box(entry, raw)
+
+
+def read_truth(config: Config, workdir: pathlib.Path, entry: Config) -> tuple[np.ndarray, Box]:
+    """The labels of a volume in the part that scores count, −1 where unlabelled; and that part.
+
+    Raises:
+      ValueError: if the part leaves the volume's region, or the labels do not fit their volume.
+      FileNotFoundError: if there are none.
+    """
+    read, box = open_scored(config, workdir, entry)
+    return read(box), box
+
+
 def _entries(config: Config, name: str) -> Config:
     if not config.data[name]:
         raise ValueError(f"the config names no volumes in data.{name}")
@@ -169,3 +190,12 @@ def _check_intensities(volume: Volume, intensity_range: tuple[float, ...]) -> No
             f"that of uint8; give the darkest and the brightest intensity of its tissue, such as "
             f"--config.data.intensity_range='(0.,4000.)'"
         )
+
+
+def _read_labels(labels: Volume, unlabelled: int, box: Box) -> np.ndarray:
+    truth = labels.read(box)
+    if np.issubdtype(truth.dtype, np.signedinteger):
+        truth = np.maximum(truth, -1)  # As training has it, all negative ids are unlabelled.
+    if unlabelled < 0:
+        return truth
+    return np.where(truth == unlabelled, -1, truth.astype(np.int64))

@@ -19,7 +19,7 @@ from maemem.data.datasets import located
 from maemem.data.readers import is_foreign, open_source
 from maemem.doctor.verdict import Verdict, amount
 from maemem.doctor.volumes import SETS, Opened
-from maemem.stages.segment import methods
+from maemem.stages.thresholds import methods
 
 # Of what is there, so much can be counted on: other programs run, and plans are not exact.
 _FULL = 0.9

@@ -16,23 +16,19 @@ import numpy as np
 
 from maemem.blockwise.engine import Map, open_workers
 from maemem.blockwise.store import Stored
+from maemem.build.volumes import open_scored
 from maemem.checks import check_segmentation
 from maemem.config import Config
 from maemem.data.damage import read_json
 from maemem.durable import write_durably
 from maemem.geometry import Box, blocks
+from maemem.reporting.page import NETWORK
 from maemem.segmentation.contingency import Contingency, contingency, merge
 from maemem.segmentation.decoders import Thresholds
 from maemem.segmentation.summary import score_all
 from maemem.stages.predict import SETS
-from maemem.stages.segment import (
-    NETWORK,
-    fingerprint,
-    finished_labels,
-    methods,
-    open_scored,
-    tuned_thresholds,
-)
+from maemem.stages.segment import finished_labels
+from maemem.stages.thresholds import fingerprint, methods, tuned_thresholds
 
 log = logging.getLogger(__name__)
 

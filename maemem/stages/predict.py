@@ -19,6 +19,7 @@ from jaxtyping import PyTree
 
 from maemem.blockwise.engine import Map, open_workers
 from maemem.blockwise.predict import Predict, predict_volume
+from maemem.blockwise.store import open_prediction
 from maemem.blockwise.tta import average_over_views, share_known
 from maemem.build.networks import (
     intensity_range,
@@ -30,16 +31,20 @@ from maemem.build.volumes import check_sets, open_raw
 from maemem.checks import check_segmentation
 from maemem.config import WORKDIR, Config
 from maemem.data.formats import VoxelSize
-from maemem.data.volumes import Volume
-from maemem.geometry import Box, View
+from maemem.data.volumes import Volume, check_voxel_size
+from maemem.geometry import Box, View, format_zyx
 from maemem.objectives.segmentation import Segmentation
 from maemem.training.checkpoint import read_parameters
 from maemem.training.mesh import batch_sharding, check_divisible, make_mesh, replicated
-from maemem.workdir import cache_compilations, check_network
+from maemem.training.model_folder import is_model
+from maemem.workdir import cache_compilations, check_network, read_config, read_record
 
 log = logging.getLogger(__name__)
 
 SETS = ("validation", "test")
+
+# Voxels that differ by less are taken as those of training.
+_SAME_VOXEL_SIZE = 1.1
 
 
 def run(config: Config, workdir: pathlib.Path) -> None:
@@ -59,6 +64,7 @@ def run(config: Config, workdir: pathlib.Path) -> None:
     check_sets(config, workdir)
     workdir = workdir.absolute()  # Workers may start elsewhere.
     path, checkpoint = checked_network(config, workdir)
+    _check_voxel_sizes(config, workdir, path)
     with open_workers(config.runtime.workers) as workers:
         for name, volume, entry in ((s, *item) for s in SETS for item in config.data[s].items()):
             raw = open_raw(config, entry, workdir)
@@ -87,6 +93,46 @@ def checked_network(config: Config, workdir: pathlib.Path) -> tuple[pathlib.Path
     _, checkpoint = network_parameters(path)
     check_network(config, checkpoint, segmenter_fields(config))
     return path, checkpoint
+
+
+def trained_voxel_size(config: Config, folder: pathlib.Path) -> VoxelSize:
+    """The size of the voxels that a network was trained on, after binning: z y x, in nm.
+
+    Raises:
+      FileNotFoundError: if nothing tells: neither a record nor a prediction nor the data.
+    """
+    if is_model(folder):
+        return check_voxel_size(tuple(read_record(folder)["voxel_size_nm"]))
+    for name in SETS:
+        for prediction in sorted((folder / "predict" / name).glob("*.zarr")):
+            return open_prediction(prediction).voxel_size_nm
+    for entry in config.data.train.values():
+        return open_raw(config, entry, folder).voxel_size_nm
+    raise FileNotFoundError(f"{folder} has no predictions, and its config no volumes in data.train")
+
+
+def same_voxel_size(given: Sequence[float], known: Sequence[float]) -> bool:
+    """Whether a network that knows voxels of one size may judge those of another."""
+    ratios = [max(a / b, b / a) for a, b in zip(given, known, strict=True)]
+    return max(ratios) <= _SAME_VOXEL_SIZE
+
+
+def _check_voxel_sizes(config: Config, workdir: pathlib.Path, network: pathlib.Path) -> None:
+    """Refuses volumes whose voxels are not as large as those that the network knows."""
+    try:
+        known = trained_voxel_size(read_config(network), network)
+    except FileNotFoundError:
+        log.warning("nothing tells how large the voxels are that %s was trained on", network)
+        return
+    for name, volume, entry in ((s, *item) for s in SETS for item in config.data[s].items()):
+        given = open_raw(config, entry, workdir).voxel_size_nm
+        if not same_voxel_size(given, known):
+            raise ValueError(
+                f"{name} volume {volume} has voxels of {format_zyx(given)} nm, and the network "
+                f"{network} was trained on {format_zyx(known)} nm; resample the volume, or "
+                f"fine-tune on voxels like these. If the file is wrong, give the right size: "
+                f"--config.data.{name}.{volume}.voxel_size_nm=Z,Y,X"
+            )
 
 
 def open_network(

@@ -18,7 +18,7 @@ import numpy as np
 
 from maemem import pictures
 from maemem.blockwise.store import open_labels, open_prediction, read_prediction
-from maemem.build.volumes import open_raw, scored_box
+from maemem.build.volumes import open_raw, open_scored, scored_box
 from maemem.config import Config
 from maemem.data.damage import read_json
 from maemem.data.formats import VoxelSize
@@ -33,7 +33,6 @@ from maemem.reporting.errors import (
 )
 from maemem.reporting.page import Findings, Panel, VolumeErrors, render
 from maemem.stages.predict import SETS
-from maemem.stages.segment import open_scored
 from maemem.training.metrics import read_metrics
 
 log = logging.getLogger(__name__)

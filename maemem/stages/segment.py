@@ -1,59 +1,42 @@
 """Turns predictions into objects, with thresholds that the validation set alone decides.
 
-Without a validation set they are those that were tuned where `predict.network` was fine-tuned.
-
 Writes WORKDIR/segment: `tuned.json`, the thresholds, and SET/NAME.zarr, labels; with a baseline's
 name between the two, SET/NAME.fragments.zarr, the baselines', of volumes that have labels to score
-them by.
-
-Thresholds are searched once, before anything of the test set is decoded, and kept: labels and
-scores carry the fingerprint of the `tuned.json` that they were made with.
+them by. Labels and scores carry the fingerprint of the `tuned.json` that they were made with.
 """
 
 from __future__ import annotations
 
-import functools
-import hashlib
 import json
 import logging
-import math
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from maemem.blockwise.engine import Map, open_workers
 from maemem.blockwise.segment import segment_volume
-from maemem.blockwise.store import Stored, open_labels, open_prediction
-from maemem.build.networks import target
-from maemem.build.volumes import open_labels as open_truth
-from maemem.build.volumes import open_raw, scored_box
+from maemem.blockwise.store import Stored, open_labels
 from maemem.checks import check_segmentation
 from maemem.config import Config
-from maemem.data.damage import read_json
-from maemem.data.ledger import differences, tidy
-from maemem.data.volumes import Volume
-from maemem.durable import write_durably
+from maemem.data.ledger import tidy
 from maemem.geometry import Box
-from maemem.objectives.affinity import Affinity
 from maemem.reporting.page import NETWORK
-from maemem.segmentation.contingency import contingency
-from maemem.segmentation.decoders import Thresholds, candidates, check_grid, cutter
-from maemem.segmentation.intensity import intensity_affinities
-from maemem.segmentation.summary import score_all
-from maemem.stages.predict import SETS, network_path
-from maemem.training.model_folder import check_files, is_model
-from maemem.training.progress import progress_bar
-from maemem.workdir import check_network
+from maemem.segmentation.decoders import Thresholds, check_grid, cutter
+from maemem.stages.predict import SETS
+from maemem.stages.thresholds import (
+    decide_thresholds,
+    decoder,
+    fingerprint,
+    open_decoded,
+    refuse_others,
+    settings_of,
+    stored_prediction,
+    tuned_thresholds,
+)
 
 log = logging.getLogger(__name__)
-
-# What thresholds mean, beyond their names.
-DECODING_FIELDS = (
-    *("segment.method", "segment.fragments", "segment.sectionwise"),
-    *("objective.kind", "objective.offsets", "objective.distance"),
-)
 
 
 def run(config: Config, workdir: pathlib.Path) -> None:
@@ -73,11 +56,7 @@ def run(config: Config, workdir: pathlib.Path) -> None:
     folder = workdir / "segment"
     folder.mkdir(parents=True, exist_ok=True)
     check_grid(config.segment.method, config.segment.grid.to_dict())
-    path = folder / "tuned.json"
-    if not path.exists():
-        refuse_retuning(workdir)
-        decide = _tune if config.data.validation else _take_thresholds
-        write_durably(path, json.dumps(decide(config, workdir), indent=1))
+    decide_thresholds(config, workdir)
     tuned = tuned_thresholds(config, workdir)
     log.info("thresholds of the validation set: %s", tuned)
     with open_workers(config.runtime.workers) as workers:
@@ -87,249 +66,10 @@ def run(config: Config, workdir: pathlib.Path) -> None:
                 _segment(config, workdir, name, volume, method, tuned[method], workers)
 
 
-def methods(config: Config) -> list[str]:
-    """The network's segmentation, and the baselines beside it, where there are labels."""
-    return [NETWORK, *config.segment.baselines]
-
-
 def labels_path(workdir: pathlib.Path, name: str, volume: str, method: str) -> pathlib.Path:
     """Where the labels of a volume of a set are."""
     suffix = "" if method == NETWORK else f".{method}"
     return workdir / "segment" / name / f"{volume}{suffix}.zarr"
-
-
-def thresholds_path(network: pathlib.Path) -> pathlib.Path:
-    """Where the thresholds of a network are, of a workdir or a model folder."""
-    return network / ("tuned.json" if is_model(network) else "segment/tuned.json")
-
-
-def tuned_thresholds(config: Config, workdir: pathlib.Path) -> dict[str, Thresholds]:
-    """The frozen thresholds, by method.
-
-    Raises:
-      ValueError: if they cannot be read, or were tuned on other predictions than those of now.
-      FileNotFoundError: if these are not there.
-    """
-    path = workdir / "segment" / "tuned.json"
-    record = read_json(path)
-    thresholds = record.get("thresholds")
-    if not isinstance(thresholds, dict) or NETWORK not in thresholds:
-        raise ValueError(f"{path} holds no thresholds; put back a copy of it")
-    for volume in _labelled(config):
-        before = record.get("predictions", {}).get(volume)
-        now = _prediction(workdir, "validation", volume).attributes
-        _refuse_others(path, before, now, "begin a new workdir")
-    return thresholds
-
-
-def _refuse_others(
-    path: pathlib.Path, before: dict[str, Any] | None, now: dict[str, Any], instead: str
-) -> None:
-    """Refuses a result that was made of another prediction, or otherwise, than would be now."""
-    if before is None:
-        raise ValueError(
-            f"{path} does not say which prediction it was made of, as those of earlier versions of "
-            f"maemem do not; {instead}"
-        )
-    if differing := differences(before, now):
-        raise ValueError(
-            f"{path} was made of another prediction, or otherwise: {differing}. Bring that "
-            f"prediction back as it was, or {instead}"
-        )
-
-
-def fingerprint(workdir: pathlib.Path) -> str:
-    """What tells the frozen thresholds from others."""
-    return hashlib.sha256((workdir / "segment" / "tuned.json").read_bytes()).hexdigest()[:16]
-
-
-def refuse_retuning(workdir: pathlib.Path) -> None:
-    """Refuses to search thresholds once the test set was decoded or scored with some.
-
-    Raises:
-      ValueError: if it was.
-    """
-    for result in (workdir / "segment" / "test", workdir / "evaluate" / "scores.json"):
-        if result.exists():
-            raise ValueError(
-                f"{result} is there, but segment/tuned.json, whose thresholds made it, is gone; "
-                f"tuning again after having seen the test set would not be honest: put the file "
-                f"back, or begin a new workdir"
-            )
-
-
-def _decoder(config: Config, method: str) -> str:
-    """What decodes a method; affinities of the image are decoded as the network's are."""
-    return "fragments" if method == "fragments" else config.segment.method
-
-
-def _settings(config: Config, method: str) -> dict[str, Any]:
-    what = target(config.objective)
-    offsets = what.offsets_zyx if isinstance(what, Affinity) else ()
-    return {
-        # Fragments are what they are; most are small.
-        "smallest": 0 if method == "fragments" else config.segment.smallest,
-        "sectionwise": config.segment.sectionwise,
-        "fragments": config.segment.fragments,
-        "offsets_zyx": offsets,
-    }
-
-
-def _labelled(config: Config) -> dict[str, Config]:
-    """The validation volumes that thresholds are tuned on."""
-    return {name: entry for name, entry in config.data.validation.items() if entry.labels}
-
-
-def _tune(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
-    """The best thresholds of each method on the labelled validation volumes, and all that were."""
-    labelled = _labelled(config)
-    if not labelled:
-        raise ValueError(
-            "no volume of data.validation has labels, so thresholds cannot be tuned; name labels "
-            "of a held-out region in its field `labels`"
-        )
-    made_of = {name: _prediction(workdir, "validation", name).attributes for name in labelled}
-    record = {"select_by": config.segment.select_by, "predictions": made_of}
-    record |= {"thresholds": {}, "costs": {}, "tried": {}}
-    for method in methods(config):
-        if method == "fragments":  # Those that the network's segmentation was put together from.
-            chosen = record["thresholds"][NETWORK]
-            record["thresholds"][method] = {name: chosen[name] for name in ("low", "high")}
-            continue
-        costs: dict[str, list[float]] = {}
-        for volume, entry in labelled.items():
-            for thresholds, cost in _costs(config, workdir, volume, entry, method):
-                costs.setdefault(json.dumps(thresholds), []).append(cost)
-        means = {key: _mean(values) for key, values in costs.items()}
-        best = min(means, key=lambda key: (math.isnan(means[key]), means[key]))
-        if math.isnan(means[best]):
-            raise ValueError(
-                f"no volume of data.validation ({', '.join(labelled)}) has anything to score "
-                f"{config.segment.select_by} by; choose regions whose labels show some objects"
-            )
-        record["thresholds"][method] = json.loads(best)
-        record["costs"][method] = means[best]
-        record["tried"][method] = [{**json.loads(key), "cost": cost} for key, cost in means.items()]
-        log.info("tuned %s: %s, %s %.4f", method, best, config.segment.select_by, means[best])
-    return record
-
-
-def _take_thresholds(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
-    """Those that were tuned with the network, on predictions of it that are decoded as here."""
-    network = network_path(config, workdir)
-    path = thresholds_path(network)
-    if not path.exists():
-        raise ValueError(
-            f"there is no {path}, so the network has no tuned thresholds, and data.validation is "
-            f"empty; run the stage segment in the workdir that the network was fine-tuned in, and "
-            f"name that workdir or a model exported from it in predict.network, or name a volume "
-            f"with labels in data.validation"
-        )
-    if is_model(network):
-        check_files(network)
-    check_network(config, path, DECODING_FIELDS)
-    before = read_json(path)
-    thresholds = before.get("thresholds", {})
-    if missing := [method for method in methods(config) if method not in thresholds]:
-        raise ValueError(
-            f"{path} holds no thresholds of {', '.join(missing)}; expected those of the network, "
-            f"and of each of segment.baselines"
-        )
-    tuned_on = {made_of["network"] for made_of in before.get("predictions", {}).values()}
-    for volume in config.data.test:
-        if _prediction(workdir, "test", volume).attributes["network"] not in tuned_on:
-            raise ValueError(
-                f"{path} was not tuned on predictions of the network that predicted {volume}, or "
-                f"does not say so; tune anew: give data.validation volumes with labels, such "
-                f"as those in the config that the network was fine-tuned with"
-            )
-    log.info("thresholds are those in %s", path)
-    taken = {method: thresholds[method] for method in methods(config)}
-    return {"taken_from": str(path), "predictions": {}, "thresholds": taken}
-
-
-def _mean(values: list[float]) -> float:
-    """Over the volumes that have anything to score."""
-    scored = [value for value in values if not math.isnan(value)]
-    return sum(scored) / len(scored) if scored else math.nan
-
-
-def _costs(
-    config: Config, workdir: pathlib.Path, volume: str, entry: Config, method: str
-) -> Iterator[tuple[Thresholds, float]]:
-    decoder, grid = _decoder(config, method), config.segment.grid.to_dict()
-    truth, box = read_truth(config, workdir, entry)
-    read, stored = _input(config, workdir, "validation", volume, method)
-    prediction = read(stored.region)
-    z, y, x = (-n for n in stored.region.start_zyx)
-    inside = box.moved((z, y, x)).slices
-    total = math.prod(map(len, grid.values()))
-    found = candidates(decoder, prediction, grid, **_settings(config, method))
-    with progress_bar(total, 0, "combination") as bar:
-        for thresholds, labels in found:
-            scores = score_all(contingency(truth, labels[inside]), **config.evaluate.to_dict())
-            bar.update()
-            yield thresholds, cost(scores, config.segment.select_by)
-
-
-def cost(scores: dict[str, float], select_by: str) -> float:
-    """What tuning minimises."""
-    if select_by == "voi":
-        return scores["voi_split"] + scores["voi_merge"]
-    return scores[select_by] if select_by == "adapted_rand" else -scores[select_by]
-
-
-def read_truth(config: Config, workdir: pathlib.Path, entry: Config) -> tuple[np.ndarray, Box]:
-    """The labels of a volume in the part that scores count, −1 where unlabelled; and that part.
-
-    Raises:
-      ValueError: if the part leaves the volume's region, or the labels do not fit their volume.
-      FileNotFoundError: if there are none.
-    """
-    read, box = open_scored(config, workdir, entry)
-    return read(box), box
-
-
-def open_scored(
-    config: Config, workdir: pathlib.Path, entry: Config
-) -> tuple[Callable[[Box], np.ndarray], Box]:
-    """What reads the labels of a box as `read_truth` does, and the part that scores count."""
-    raw = open_raw(config, entry, workdir)
-    labels = open_truth(config, entry, workdir, raw)
-    return functools.partial(_read_labels, labels, entry.unlabelled), scored_box(entry, raw)
-
-
-def _read_labels(labels: Volume, unlabelled: int, box: Box) -> np.ndarray:
-    truth = labels.read(box)
-    if np.issubdtype(truth.dtype, np.signedinteger):
-        truth = np.maximum(truth, -1)  # As training has it, all negative ids are unlabelled.
-    if unlabelled < 0:
-        return truth
-    return np.where(truth == unlabelled, -1, truth.astype(np.int64))
-
-
-def _prediction(workdir: pathlib.Path, name: str, volume: str) -> Stored:
-    return open_prediction(workdir / "predict" / name / f"{volume}.zarr")
-
-
-def _input(
-    config: Config, workdir: pathlib.Path, name: str, volume: str, method: str
-) -> tuple[Callable[[Box], np.ndarray], Stored]:
-    """What reads the prediction that a method decodes in a box, and the network's as it is stored.
-
-    Affinities of the image are made of the whole region at once, and held in memory.
-    """
-    stored = _prediction(workdir, name, volume)
-    if method != "intensity":
-        return stored.read_probabilities, stored
-    raw = open_raw(config, config.data[name][volume], workdir)
-    affinities = intensity_affinities(raw.read(stored.region))
-    return functools.partial(_read_array, affinities, stored.region), stored
-
-
-def _read_array(values: np.ndarray, region: Box, box: Box) -> np.ndarray:
-    z, y, x = (-n for n in region.start_zyx)
-    return values[(slice(None), *box.moved((z, y, x)).slices)]
 
 
 def _segment(
@@ -348,7 +88,7 @@ def _segment(
         tidy(path)
         log.info("%s is there already, of the same prediction and thresholds; it is kept", path)
         return
-    read, stored = _input(config, workdir, name, volume, method)
+    read, stored = open_decoded(config, workdir, name, volume, method)
     tuned = fingerprint(workdir)
     objects = write_labels(config, method, thresholds, read, stored, path, tuned, workers)
     log.info("%s: %d objects", path, objects)
@@ -376,10 +116,10 @@ def write_labels(
       tuned: the fingerprint of the thresholds, kept with the labels.
       workers: who does the blocks.
     """
-    settings = _settings(config, method)
+    settings = settings_of(config, method)
     identity = _identity(settings, method, thresholds, stored, tuned)
     smallest = settings.pop("smallest")
-    cut, merging = cutter(_decoder(config, method), thresholds, **settings)
+    cut, merging = cutter(decoder(config, method), thresholds, **settings)
     return segment_volume(
         read,
         cut,
@@ -425,11 +165,11 @@ def finished_labels(
             f"{path} was made with other thresholds than those in segment/tuned.json; put that "
             f"file back as it was, or begin a new workdir"
         )
-    stored = _prediction(workdir, name, volume)
-    wanted = _identity(_settings(config, method), method, thresholds, stored, tuned)
+    stored = stored_prediction(workdir, name, volume)
+    wanted = _identity(settings_of(config, method), method, thresholds, stored, tuned)
     # Entry by entry, so that the difference is named and not two whole predictions.
     before, now = ({**each.pop("prediction", {}), **each} for each in (dict(found), wanted))
     before = {key: value for key, value in before.items() if key in now}
     instead = "delete it, and run the stage segment again"
-    _refuse_others(path, before if "prediction" in found else None, now, instead)
+    refuse_others(path, before if "prediction" in found else None, now, instead)
     return labels

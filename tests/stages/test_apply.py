@@ -90,6 +90,15 @@ def test_thresholds_of_another_training_are_refused(model, tmp_path):
 
 
 @pytest.mark.slow
+def test_voxels_of_another_size_are_refused(model, tmp_path):
+    config, workdir = predicted(model, tmp_path)
+    with config.unlocked():
+        config.data.test.volume.voxel_size_nm = (30.0, 12.0, 12.0)
+    with pytest.raises(ValueError, match=r"has voxels of 30\.0x12\.0x12\.0 nm, and the network"):
+        predict.run(config, workdir)
+
+
+@pytest.mark.slow
 def test_a_baseline_without_thresholds_is_named(model, tmp_path):
     config, workdir = predicted(model, tmp_path)
     path = model / "segment" / "tuned.json"

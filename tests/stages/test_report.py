@@ -9,10 +9,9 @@ import pytest
 
 from maemem import pictures
 from maemem.blockwise.store import read_labels
-from maemem.build.volumes import open_raw
+from maemem.build.volumes import open_raw, read_truth
 from maemem.config import Config, volume
 from maemem.stages import report
-from maemem.stages.segment import read_truth
 from tests import results
 
 

@@ -10,6 +10,7 @@ import pytest
 from maemem.blockwise.store import open_prediction, read_labels
 from maemem.config import bcd, markers
 from maemem.stages import evaluate, finetune, predict, segment
+from maemem.stages.thresholds import methods
 from maemem.training.checkpoint import read_parameters
 from tests import runs
 
@@ -164,7 +165,7 @@ def test_where_nothing_can_be_scored_there_are_no_baselines(tmp_path, monkeypatc
     (tmp_path / "segment").mkdir()
     (tmp_path / "segment" / "tuned.json").write_text("{}")
     config = runs.config(data__test__labelled__labels="")
-    tuned = dict.fromkeys(segment.methods(config), {})
+    tuned = {method: {} for method in methods(config)}
     done = []
     monkeypatch.setattr(segment, "tuned_thresholds", lambda *_: tuned)
     monkeypatch.setattr(segment, "_segment", lambda *given: done.append((given[2], given[4])))
