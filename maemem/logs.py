@@ -21,6 +21,7 @@ def log_to_terminal() -> None:
     Libraries say warnings and errors only, without tracebacks: they also raise what they log.
     """
     absl_logging.set_verbosity(absl_logging.WARNING)
+    absl_logging.get_absl_handler().setLevel(logging.WARNING)  # Dask's loggers have their own.
     absl_logging.get_absl_logger().addFilter(_without_traceback)
     logging.getLogger("asyncio").addFilter(_is_news)
     show_unraisable = sys.unraisablehook

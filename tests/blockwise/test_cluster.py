@@ -248,3 +248,20 @@ def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bytes(tmp_path,
     assert kills >= 2
     subprocess.run(command, cwd=REPOSITORY, check=True)
     assert files(tmp_path / "whole") == files(tmp_path / "killed")
+
+
+def test_dask_says_nothing_on_the_terminal(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from absl import app\n"
+        "from maemem.blockwise.engine import open_workers\n"
+        "from maemem.logs import log_to_terminal\n"
+        "def main(_):\n"
+        "    log_to_terminal()\n"
+        "    with open_workers('local:1') as workers:\n"
+        "        print(list(workers(str, ['one block'])))\n"
+        "if __name__ == '__main__':\n"
+        "    app.run(main)\n"
+    )
+    done = subprocess.run([sys.executable, script], cwd=REPOSITORY, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("['one block']\n", "")
