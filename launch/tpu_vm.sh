@@ -52,16 +52,21 @@ state() { tpus queued-resources describe "$name" --format='value(state.state)'; 
 create() {
   tpus queued-resources create "$name" "--node-id=$name" "--accelerator-type=$type" \
     "--runtime-version=$image" "${spot[@]}" || return
-  local now
+  local now failures=0
   until now=$(state) && [[ $dry_run || $now == ACTIVE ]]; do
-    case $now in FAILED | SUSPENDING | SUSPENDED) return 1 ;; esac
+    case $now in
+      FAILED | SUSPENDING | SUSPENDED) return 1 ;;
+      '') ((++failures < 10)) || fail "the state of $name is not told; it may still be there, and cost" ;;
+      *) failures=0 ;;
+    esac
     sleep 30
   done
 }
 
+# nolock: the server might keep the lock of a slice that is lost. Slices come one after the other.
 install() {
   local packages=python3-venv mount=true
-  [[ ! $shared ]] || packages+=' nfs-common' mount="sudo mount -t nfs $shared runs"
+  [[ ! $shared ]] || packages+=' nfs-common' mount="sudo mount -t nfs -o nolock $shared runs"
   perform git archive --format=tar.gz --output="$folder/maemem.tar.gz" HEAD &&
     tpus tpu-vm scp "$folder/maemem.tar.gz" "$name:" --worker=all &&
     tpus tpu-vm ssh "$name" --worker=all --command="set -e

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import importlib.metadata
 import json
 import logging
@@ -20,6 +19,7 @@ from ml_collections import ConfigDict
 
 from maemem.config import RUNTIME_FIELDS, UINT8_RANGE, Config, everything
 from maemem.durable import write_durably
+from maemem.locks import lock
 
 log = logging.getLogger(__name__)
 
@@ -253,13 +253,13 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _lock(workdir: pathlib.Path) -> None:
-    """Holds WORKDIR/.lock until the process ends; the system then lets go of it."""
-    file = (workdir / ".lock").open("w")
+    """Holds WORKDIR/.lock until the process ends."""
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise ValueError(f"another process works in {workdir}; use another workdir") from None
-    _LOCKS.append(file)
+        _LOCKS.append(lock(workdir / ".lock"))
+    except BlockingIOError as error:
+        raise ValueError(
+            f"another process works in {workdir} ({error}); use another workdir"
+        ) from None
 
 
 def _versions() -> dict[str, str]:

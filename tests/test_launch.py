@@ -142,6 +142,18 @@ def test_results_that_cannot_be_copied_are_not_deleted(cloud):
     assert "delete" not in asked(cloud)
 
 
+def test_a_slice_of_which_nothing_is_told_is_not_awaited_for_ever(cloud):
+    gcloud = cloud / "gcloud"
+    gcloud.write_text(
+        gcloud.read_text().replace("case", "[[ $* != *state.state* ]] || exit 1\ncase", 1)
+    )
+    (cloud / "sleep").write_text("#!/bin/sh\n")  # Not half a minute each time.
+    (cloud / "sleep").chmod(0o755)
+    output = launch("tpu_vm.sh", *TPU_VM, "--", *MAEMEM, path=cloud, status=1)
+    assert "the state of mine is not told" in output
+    assert asked(cloud) == ["create", "delete"]
+
+
 def test_a_slice_is_not_touched_in_a_dry_run(cloud):
     output = launch("tpu_vm.sh", *TPU_VM, "--dry_run", "--", *MAEMEM, path=cloud)
     assert not (cloud / "asked").exists()

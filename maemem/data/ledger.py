@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import hashlib
 import json
 import os
@@ -26,6 +25,7 @@ import tensorstore as ts
 from maemem.data import formats
 from maemem.durable import drop_drafts, sync_folder
 from maemem.geometry import Box
+from maemem.locks import lock
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,13 +74,13 @@ def held(partial: Path, target: Path, *, wait: bool) -> Iterator[None]:
         _refuse_others(partial)
     lock_path = _record(partial) / "lock"
     lock_path.parent.mkdir(parents=True, exist_ok=True)
-    with lock_path.open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            raise ValueError(
-                f"another process is writing {target} now; wait for it to finish"
-            ) from None
+    try:
+        locked = lock(lock_path, wait=wait)
+    except BlockingIOError as error:
+        raise ValueError(
+            f"another process is writing {target} now ({error}); wait for it to finish"
+        ) from None
+    with locked:
         if target != partial:
             refuse_existing(target)
         yield
