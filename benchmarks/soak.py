@@ -6,7 +6,8 @@
 Trains the demo's encoder, and segments volumes block by block, both for about so many minutes: once
 unharmed, when memory and open files have to stay as they are from the first third on, and once with
 a SIGKILL so many seconds after each start has got further, after which it has to end with the same
-parameters, losses and bytes. Both work in processes of their own, without Dask. Ends with status 1 where anything differs or grows. Needs Linux.
+parameters, losses and bytes. Both work in processes of their own, without Dask. Ends with status 1
+where anything differs or grows. Needs Linux.
 """
 
 from __future__ import annotations
