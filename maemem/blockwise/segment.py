@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import io
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -28,6 +29,7 @@ from maemem.blockwise import pieces, store
 from maemem.blockwise.engine import Map, Work, do_blocks
 from maemem.data import damage, ledger, omezarr
 from maemem.data.formats import VoxelSize
+from maemem.durable import write_durably
 from maemem.geometry import Box, Zyx, blocks
 from maemem.segmentation.region_graph import Merging, RegionGraph, joined, merge, region_graph
 
@@ -152,7 +154,10 @@ def _run(job: _Job, smallest: int, finished: ledger.Finished, workers: Map, prog
         job.merging, connections, np.concatenate(sizes), np.concatenate(firsts), smallest
     )
     table = job.folder / "objects.npy"
-    np.save(table, np.append(0, objects).astype(np.uint32))
+    content = io.BytesIO()
+    np.save(content, np.append(0, objects).astype(np.uint32))
+    # Workers that outlive the run that asked for them may still read its table.
+    write_durably(table, content.getvalue())
     step("labelled", functools.partial(_relabel, job, offsets, table))
     return int(objects.max(initial=0))
 
