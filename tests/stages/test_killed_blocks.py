@@ -30,7 +30,8 @@ FIELDS = {
 def recorded(workdir, stage, step):
     """How many blocks are recorded that a step has finished of what a stage has begun."""
     records = workdir.glob(f"{stage}/test/*.partial/.conversion/{'?' * 16}")
-    return sum(1 for record in records for _ in (record / step).glob("*-*"))
+    # What ends otherwise is being written.
+    return sum(1 for record in records for _ in (record / step).glob("*-*[0-9]"))
 
 
 def kill_in(workdir, stage, step, fields):
