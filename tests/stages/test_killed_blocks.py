@@ -55,7 +55,7 @@ def kill_in(workdir, stage, step, fields):
 
 
 def assert_went_on(output, done):
-    """The last step that went on had so many blocks behind it, or what workers did meanwhile."""
+    """The last step that went on did none of so many blocks again."""
     *_, missing = re.findall(rf"going on: (\d+) of {COUNT} blocks are missing", output)
     assert 0 < int(missing) <= COUNT - done
 
