@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import io
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +29,11 @@ from maemem.blockwise import pieces, store
 from maemem.blockwise.engine import Map, Work, do_blocks
 from maemem.data import damage, ledger, omezarr
 from maemem.data.formats import VoxelSize
+from maemem.durable import write_durably
 from maemem.geometry import Box, Zyx, blocks
 from maemem.segmentation.region_graph import Merging, RegionGraph, joined, merge, region_graph
 
 log = logging.getLogger(__name__)
-
-# What is kept of step 2: joins [n 2], and a graph.
-_CONNECTIONS = ("joins", "pairs", "statistics")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,12 +146,12 @@ def _run(job: _Job, smallest: int, finished: ledger.Finished, workers: Map, prog
     axes = zip(job.region.shape_zyx, job.block_zyx, strict=True)
     offsets = np.append(0, stops[:-1]).reshape([-(-size // block) for size, block in axes])
     step("connected", functools.partial(_connect, job, offsets))
-    connections = [pieces.load(job.folder / "connected", block, *_CONNECTIONS) for block in every]
-    objects = _objects(
-        job.merging, connections, np.concatenate(sizes), np.concatenate(firsts), smallest
-    )
+    objects = _objects(job, every, np.concatenate(sizes), np.concatenate(firsts), smallest)
     table = job.folder / "objects.npy"
-    np.save(table, np.append(0, objects).astype(np.uint32))
+    content = io.BytesIO()
+    np.save(content, np.append(0, objects).astype(np.uint32))
+    # Workers that outlive the run that asked for them may still read its table.
+    write_durably(table, content.getvalue())
     step("labelled", functools.partial(_relabel, job, offsets, table))
     return int(objects.max(initial=0))
 
@@ -191,8 +190,12 @@ def _connect(job: _Job, offsets: np.ndarray, block: Box) -> None:
     if job.merging:
         affinities = job.read(block.moved(job.region.start_zyx))
         graph = region_graph(affinities, ids, job.merging.score)
-    arrays = (np.concatenate(joins), graph.pairs, graph.statistics)
-    pieces.save(job.folder / "connected", block, **dict(zip(_CONNECTIONS, arrays, strict=True)))
+    pieces.save(
+        *(job.folder / "connected", block),
+        joins=np.concatenate(joins),
+        pairs=graph.pairs,
+        statistics=graph.statistics,
+    )
 
 
 def _before(block: Box, axis: int, size: int) -> Box:
@@ -226,23 +229,25 @@ def _in_whole(ids: np.ndarray, offset: np.ndarray) -> np.ndarray:
 
 
 def _objects(
-    merging: Merging | None,
-    connections: Sequence[Sequence[np.ndarray]],
-    sizes: np.ndarray,
-    firsts: np.ndarray,
-    smallest: int,
+    job: _Job, every: Sequence[Box], sizes: np.ndarray, firsts: np.ndarray, smallest: int
 ) -> np.ndarray:
     """The object of each piece `[n]`, 0 for those that are dropped: the look at the whole."""
-    joins, pairs, statistics = zip(*connections, strict=True)
-    u, v = np.concatenate(joins).T - 1
+
+    def connected(name: str) -> Iterator[np.ndarray]:
+        return (pieces.load(job.folder / "connected", block, name)[0] for block in every)
+
+    u, v = np.concatenate(list(connected("joins"))).T - 1
     joined_pieces = coo_array((np.ones(len(u), bool), (u, v)), shape=(len(sizes), len(sizes)))
     _, fragments = connected_components(joined_pieces, directed=False)
     # Numbered by where they begin, fragments do not depend on blocks; nor do ties between edges.
     objects = _numbered(fragments, firsts)
-    if merging:
-        graphs = [RegionGraph(*graph) for graph in zip(pairs, statistics, strict=True)]
-        graph = joined(graphs, np.append(0, objects))
+    if merging := job.merging:
+        graph = joined(
+            *(list(connected("pairs")), connected("statistics"), merging.score),
+            np.append(0, objects),
+        )
         count = int(objects.max(initial=0))
+        log.info("%d fragments, of which %d pairs touch", count, len(graph.pairs))
         (table,) = merge(graph, count, [merging.threshold], merging.score)
         objects = table[objects]
     voxels = np.bincount(objects, sizes, minlength=1)

@@ -113,12 +113,11 @@ def agglomerate(
     pieces = compact(fragments)
     longer = np.pad(pieces, [(1, 0)] * 3)
     sections = max(1, _GRAPH_VOXELS // pieces[0].size)
-    graph = joined(
-        [
-            region_graph(affinities[:, z : z + sections], longer[z : z + sections + 1], score)
-            for z in range(0, len(pieces), sections)
-        ]
-    )
+    graphs = [
+        region_graph(affinities[:, z : z + sections], longer[z : z + sections + 1], score)
+        for z in range(0, len(pieces), sections)
+    ]
+    graph = joined([g.pairs for g in graphs], (g.statistics for g in graphs), score)
     tables = merge(graph, int(pieces.max()), thresholds, score)
     return (compact(table.astype(np.uint32)[pieces]) for table in tables)
 

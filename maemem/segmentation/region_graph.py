@@ -11,7 +11,7 @@ import dataclasses
 import heapq
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -68,24 +68,27 @@ def region_graph(
 
 
 def joined(
-    graphs: Sequence[RegionGraph], names: Int64[np.ndarray, " ids"] | None = None
+    pairs: Sequence[Int64[np.ndarray, "_edges 2"]],
+    statistics: Iterable[Integer[np.ndarray, "_edges numbers"]],
+    score: str,
+    names: Int64[np.ndarray, " ids"] | None = None,
 ) -> RegionGraph:
     """The graph of several blocks together; it may give ids new names, and drops what then is one.
 
     Args:
-      graphs: of the blocks.
+      pairs: of the graph of each block.
+      statistics: of each. They are added up one by one: all of them need not be held at once.
+      score: for which they are kept, one of `SCORES`.
       names: the new name of each id; None: they stay.
     """
-    pairs = [graph.pairs for graph in graphs]
     if names is not None:
         pairs = [np.sort(names[each], axis=1) for each in pairs]
     apart = [each[:, 0] != each[:, 1] for each in pairs]
     unique, edges = _unique(np.concatenate([p[a] for p, a in zip(pairs, apart, strict=True)]))
-    like = graphs[0].statistics
-    sums = np.zeros((len(unique), like.shape[1]), like.dtype)
+    sums = _zeros(len(unique), score)
     parts = np.split(edges, np.cumsum([each.sum() for each in apart])[:-1])
-    for graph, kept, part in zip(graphs, apart, parts, strict=True):
-        _add_rows(sums, part, graph.statistics[kept])
+    for rows, kept, part in zip(statistics, apart, parts, strict=True):
+        _add_rows(sums, part, rows[kept])
     return RegionGraph(unique, sums)
 
 
@@ -106,7 +109,7 @@ def merge(
     are taken anew, of all of their affinities. Of equal scores, the pair of lower ids comes first.
 
     Args:
-      graph: of fragments 1 to count.
+      graph: of fragments 1 to count; its statistics are added up in place.
       count: of the fragments.
       thresholds: affinities, falling: two regions merge where their score is above it, so the lower
         the threshold, the larger the objects. One pass serves all of them.
@@ -132,7 +135,6 @@ class _Merging:
     def __init__(self, graph: RegionGraph, count: int, score: _Score):
         self._score = score
         self._statistics = graph.statistics
-        self._sums: dict[int, np.ndarray] = {}  # of edges that others have become one with
         self._ends = [(u, v) for u, v in graph.pairs.tolist()]
         self._parents = list(range(count + 1))
         self._edges: list[dict[int, int]] = [{} for _ in range(count + 1)]  # by neighbour
@@ -156,7 +158,7 @@ class _Merging:
                 continue
             if self._stale[edge]:
                 self._stale[edge] = 0
-                cost = self._costs[edge] = -float(self._score(self._sums[edge]))
+                cost = self._costs[edge] = -float(self._score(self._statistics[edge]))
                 heapq.heappush(self._again, (cost, edge))
                 continue
             self._merge(*map(self._root, self._ends[edge]))
@@ -202,14 +204,10 @@ class _Merging:
         theirs.clear()
 
     def _unite(self, a: int, b: int) -> int:
-        costs, sums, statistics = self._costs, self._sums, self._statistics
+        costs = self._costs
         if costs[b] < costs[a] or (costs[a] == costs[b] and b < a):
             a, b = b, a
-        dropped = sums.pop(b) if b in sums else statistics[b]
-        if a in sums:
-            sums[a] += dropped
-        else:
-            sums[a] = statistics[a] + dropped
+        self._statistics[a] += self._statistics[b]
         self._stale[a] = self._gone[b] = 1
         return a
 
@@ -223,16 +221,20 @@ class _Rows:
 
     def sums(self, edges: np.ndarray, count: int) -> np.ndarray:
         """What is kept of those of each edge, whole numbers `[count numbers]`."""
+        sums = _zeros(count, self.score)
         if self.score == "mean":
             units = np.rint(self.values.astype(np.float64) * _UNITS).astype(np.int64)
-            sums = np.zeros((count, 2), np.int64)
             np.add.at(sums[:, 1], edges, units)
             sums[:, 0] = np.bincount(edges, minlength=count)
-            return sums
-        bins = np.minimum((self.values * _BINS).astype(np.int64), _BINS - 1)
-        histograms = np.zeros((count, _BINS), np.int32)
-        np.add.at(histograms, (edges, bins), 1)
-        return histograms
+        else:
+            bins = np.minimum((self.values * _BINS).astype(np.int64), _BINS - 1)
+            np.add.at(sums, (edges, bins), 1)
+        return sums
+
+
+def _zeros(count: int, score: str) -> np.ndarray:
+    """What is kept of so many edges that have no affinities yet."""
+    return np.zeros((count, 2), np.int64) if score == "mean" else np.zeros((count, _BINS), np.int32)
 
 
 def _summed(pairs: np.ndarray, rows: _Rows) -> RegionGraph:

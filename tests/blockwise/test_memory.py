@@ -18,10 +18,10 @@ from maemem.segmentation.region_graph import Merging
 from tests.blockwise.segmentations import SIZE, linked
 from tests.blockwise.volumes import grey_values, stored_volume
 
-BLOCK = (8, 16, 16)
+BLOCK = (8, 32, 32)
 FEW, MANY = (6, 6, 7), (12, 12, 14)  # blocks along each axis: 252, and 2,016
-CELL = 20  # Voxels from membrane to membrane, so that cells lie in several blocks.
-MEBIBYTES = 16  # What allocators and caches round, and some bytes a fragment.
+CELL = 40  # Voxels from membrane to membrane, so that cells lie in several blocks.
+MEBIBYTES = 12  # What is rounded and cached; the least that is held whole, grey values, is 14 more.
 
 
 def shape_of(counts):

@@ -1,6 +1,7 @@
 """Objects of a volume that is segmented in blocks are those of the whole."""
 
 import functools
+import os
 import tracemalloc
 
 import cc3d
@@ -180,6 +181,28 @@ def test_resumes_and_refuses_another_ones_record(tmp_path):
     assert files[0] == files[1]
     assert {path.name for path in (tmp_path / "a.zarr").iterdir()} == {"0", "zarr.json"}
     assert open_labels(tmp_path / "a.zarr").region.start_zyx == START
+
+
+def test_the_table_that_workers_of_a_killed_run_read_is_not_written_over(tmp_path):
+    affinities = smooth_affinities(0, (6, 12, 12))
+    options = {"block_zyx": (3, 6, 6), "merging": Merging("mean", 0.5)}
+    tables = []
+
+    def orphaned(work, missing):
+        found = list(tmp_path.rglob("objects.npy"))
+        tables.extend(path.open("rb") for path in found)
+        if len(tables) == 1:
+            raise KeyboardInterrupt
+        return map(work, missing)
+
+    with pytest.raises(KeyboardInterrupt):
+        write(affinities, linked, tmp_path / "a.zarr", workers=orphaned, **options)
+    write(affinities, linked, tmp_path / "a.zarr", workers=orphaned, **options)
+    before, *_, after = (os.fstat(table.fileno()) for table in tables)
+    assert not os.path.samestat(before, after)
+    assert tables[0].read() == tables[-1].read()
+    for table in tables:
+        table.close()
 
 
 def test_a_block_has_to_see_beyond_its_faces(tmp_path):

@@ -16,6 +16,10 @@ def tissue(seed, shape, count):
     return rng.integers(0, count + 1, shape), rng.random((3, *shape), np.float32)
 
 
+def together(graphs, score, names=None):
+    return joined([g.pairs for g in graphs], (g.statistics for g in graphs), score, names)
+
+
 def padded(ids):
     return np.pad(ids, [(1, 0)] * 3)
 
@@ -54,16 +58,16 @@ def test_the_graph_of_blocks_is_the_graph_of_the_whole(seed, shape, block, score
         longer = [slice(a, b + 1) for a, b in zip(box.start_zyx, box.stop_zyx, strict=True)]
         here = affinities[(slice(None), *box.slices)]
         parts.append(region_graph(here, padded(ids)[tuple(longer)], score))
-    together = joined(parts)
-    np.testing.assert_array_equal(together.pairs, whole.pairs)
-    np.testing.assert_array_equal(together.statistics, whole.statistics)
+    found = together(parts, score)
+    np.testing.assert_array_equal(found.pairs, whole.pairs)
+    np.testing.assert_array_equal(found.statistics, whole.statistics)
     assert {tuple(pair) for pair in whole.pairs.tolist()} == boundaries(ids, affinities).keys()
 
 
 def test_names_join_regions():
     ids, affinities = tissue(0, (4, 5, 6), 6)
     names = np.array([0, 2, 1, 1, 2, 3, 3])
-    renamed = joined([region_graph(affinities, padded(ids), "mean")], names)
+    renamed = together([region_graph(affinities, padded(ids), "mean")], "mean", names)
     direct = region_graph(affinities, padded(names[ids]), "mean")
     np.testing.assert_array_equal(renamed.pairs, direct.pairs)
     np.testing.assert_array_equal(renamed.statistics, direct.statistics)
@@ -102,6 +106,6 @@ def test_ties_go_to_the_lower_ids():
 @pytest.mark.parametrize("score", SCORES)
 def test_no_fragments_and_no_edges(score):
     nothing = region_graph(np.ones((3, 2, 3, 4), np.float32), np.zeros((3, 4, 5), int), score)
-    assert len(joined([nothing, nothing]).pairs) == 0
+    assert len(together([nothing, nothing], score).pairs) == 0
     (table,) = merge(nothing, 0, [0.5], score)
     assert table.tolist() == [0]
