@@ -229,22 +229,22 @@ def test_an_unknown_codec_is_named(tmp_path):
         open_volume(str(tmp_path / "a.zarr"))
 
 
-def write_in_place(folder, driver, array=ARRAY, attributes=(), **spec):
-    """An array, and what else its metadata are to say: the name of their file, and fields."""
-    place = {"driver": "file", "path": f"{folder}/"}
-    ts.open({"driver": driver, "kvstore": place, **spec}, create=True).result().write(
-        array
-    ).result()
-    for name, fields in dict(attributes).items():
-        file = folder / name
-        said = json.loads(file.read_text()) if file.exists() else {}
-        file.write_text(json.dumps(said | fields))
+def write_in_place(folder, driver, array, **spec):
+    spec = {"driver": driver, "kvstore": {"driver": "file", "path": f"{folder}/"}, **spec}
+    store = ts.open(spec, create=True).result()
+    store.write(array).result()
+
+
+def write_zarr3(folder):
+    """Chunks of all but uncompressed grey values have checksums."""
+    converted(folder.parent, ARRAY.astype(np.uint32))
+    (folder.parent / "a.zarr").rename(folder)
 
 
 def write_zarr2(group):
     compressed = {"chunks": [5, 20, 24], "compressor": {"id": "zlib", "level": 1}}
     metadata = {"shape": ARRAY.shape, "dtype": "|u1", **compressed}
-    write_in_place(group / "0", "zarr", metadata=metadata)
+    write_in_place(group / "0", "zarr", ARRAY, metadata=metadata)
     axes = [{"name": name, "type": "space", "unit": "nanometer"} for name in "zyx"]
     scale = [{"type": "scale", "scale": SIZE}, {"type": "translation", "translation": SIZE}]
     datasets = [{"path": "0", "coordinateTransformations": scale}]
@@ -253,10 +253,11 @@ def write_zarr2(group):
 
 
 def write_n5(folder):
-    metadata = {"dimensions": [24, 20, 5], "blockSize": [24, 20, 5], "dataType": "uint8"}
-    metadata["compression"] = {"type": "gzip"}
-    said = {"attributes.json": {"resolution": SIZE[::-1], "units": ["nm"] * 3}}
-    write_in_place(folder, "n5", ARRAY.T, said, metadata=metadata)
+    metadata = {
+        **{"dimensions": [24, 20, 5], "blockSize": [24, 20, 5], "dataType": "uint8"},
+        **{"compression": {"type": "gzip"}, "resolution": SIZE[::-1], "units": ["nm"] * 3},
+    }
+    write_in_place(folder, "n5", ARRAY.T, metadata=metadata)
 
 
 def write_precomputed(folder):
@@ -268,12 +269,6 @@ def write_precomputed(folder):
             **{"resolution": SIZE[::-1], "encoding": "raw"},
         },
     )
-
-
-def write_zarr3(folder):
-    """Chunks of all but uncompressed grey values have checksums."""
-    converted(folder.parent, ARRAY.astype(np.uint32))
-    (folder.parent / "a.zarr").rename(folder)
 
 
 # Of each format that is read in place: what writes it, and the files in it that are damaged.
