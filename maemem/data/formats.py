@@ -129,7 +129,7 @@ def read_layout(kvstore: ts.KvStore) -> Layout | None:
         return _read_layout(kvstore)
     except PlaceError:
         raise
-    except (LookupError, TypeError, AttributeError, ValueError) as error:
+    except (LookupError, TypeError, AttributeError, ValueError, OverflowError) as error:
         raise PlaceError(f"the metadata at {address(kvstore)} are malformed: {error!r}") from error
 
 
@@ -186,7 +186,7 @@ def _read_json(kvstore: ts.KvStore, key: str) -> dict[str, Any] | None:
         return None
     try:
         content = json.loads(found.value)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise PlaceError(f"{address(kvstore)}{key} is not valid JSON: {error}") from None
     return content if isinstance(content, dict) else None
 

@@ -29,6 +29,7 @@ Binning: TypeAlias = Literal["mean", "mode"]
 
 _FILE_PATTERN = re.compile(r".*\.(tiff?|npy|h5|hdf5?)(:.*)?", re.IGNORECASE)
 _MEND = "bring it back as it was, and start the same command again"
+_MAX_VOXELS = 1 << 62  # tensorstore's largest index
 _SAME_VOXEL_SIZE = 0.01  # relative: metadata are often rounded
 
 
@@ -272,9 +273,22 @@ def _open_array(layout: formats.Layout, path: str, context: ts.Context | None) -
         "recheck_cached_metadata": "open",
     }
     try:
-        return ts.open(spec, open=True, read=True, context=context).result()
+        store = ts.open(spec, open=True, read=True, context=context).result()
     except (ValueError, NotImplementedError) as error:
         raise ValueError(f"{path} cannot be opened as {layout.driver}: {error}") from None
+    if not 0 < math.prod(store.shape) < _MAX_VOXELS:
+        raise ValueError(
+            f"{path} says that its shape is {store.shape}; expected a voxel at least, and fewer "
+            f"than {_MAX_VOXELS}: correct its metadata"
+        )
+    try:  # Where tensorstore finds no memory for a chunk, it ends the process without a word.
+        np.empty(store.chunk_layout.read_chunk_template.shape, store.dtype.numpy_dtype)
+    except (MemoryError, ValueError) as error:
+        raise ValueError(
+            f"{path} says that it has chunks which are too large for this machine's memory: "
+            f"{error}; correct its metadata, or store it in smaller chunks"
+        ) from None
+    return store
 
 
 def _turn(store: ts.TensorStore, layout: formats.Layout, path: str) -> ts.TensorStore:
@@ -311,7 +325,8 @@ def _agreed_voxel_size(path: str, stored: VoxelSize | None, given: VoxelSize | N
             raise ValueError(
                 f"{path} does not say its voxel size; give voxel_size_nm, in nm, as z, y, x"
             )
-        return check_voxel_size(stored)
+        with damage.named(path, "correct its metadata"):
+            return check_voxel_size(stored)
     given = check_voxel_size(given)
     if stored and not np.allclose(given, stored, rtol=_SAME_VOXEL_SIZE, atol=0):
         raise ValueError(

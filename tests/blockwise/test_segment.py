@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from maemem.blockwise.store import open_labels
 from maemem.objectives.affinity import LEE, Affinity
-from maemem.segmentation.agglomeration import agglomerate, fragments
+from maemem.segmentation.agglomeration import FRAGMENTS, agglomerate, fragments
 from maemem.segmentation.contingency import contingency
 from maemem.segmentation.instances import compact, remove_small
 from maemem.segmentation.intensity import intensity_affinities
@@ -80,6 +80,36 @@ def test_sections_are_the_same_in_blocks_of_whole_sections(
         merging=Merging("median", 0.5),
     )
     np.testing.assert_array_equal(found, expected)
+
+
+@hypothesis.settings(max_examples=40, deadline=None)
+@hypothesis.given(
+    shape=st.tuples(*[st.integers(1, 9)] * 3),
+    sections=st.integers(1, 9),
+    halo=st.integers(1, 4),
+    seed=st.integers(0, 2**32),
+    levels=st.sampled_from([1, 2, 4, 255]),
+    score=st.sampled_from(SCORES),
+    threshold=st.floats(0.2, 0.8),
+    smallest=st.integers(0, 6),
+    method=st.sampled_from(list(FRAGMENTS)),
+)
+def test_sections_of_any_volume_are_those_of_the_whole(
+    tmp_path_factory, shape, sections, halo, seed, levels, score, threshold, smallest, method
+):
+    """Ties, which are many where affinities have few levels, are broken alike, too."""
+    rng = np.random.default_rng(seed)
+    affinities = (rng.integers(0, levels + 1, (3, *shape)) / levels).astype(np.float32)
+    cut = functools.partial(fragments, low=0.2, high=0.6, sectionwise=True, method=method)
+    (expected,) = agglomerate(affinities, cut(affinities), [threshold], score)
+    found = run(
+        *(affinities, cut, tmp_path_factory.mktemp("a") / "a.zarr"),
+        block_zyx=(sections, *shape[1:]),
+        halo_zyx=(halo, 1, 1),
+        smallest=smallest,
+        merging=Merging(score, threshold),
+    )
+    np.testing.assert_array_equal(found, compact(remove_small(expected, smallest)))
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ like any other.
 import functools
 import http.server
 import json
+import math
 import os
 import struct
 import threading
@@ -228,27 +229,125 @@ def test_an_unknown_codec_is_named(tmp_path):
         open_volume(str(tmp_path / "a.zarr"))
 
 
-def read_zarr(folder):
-    return open_volume(str(folder)).store.read().result()
+def write_in_place(folder, driver, array, **spec):
+    spec = {"driver": driver, "kvstore": {"driver": "file", "path": f"{folder}/"}, **spec}
+    store = ts.open(spec, create=True).result()
+    store.write(array).result()
 
 
-@pytest.mark.parametrize("name", ["zarr.json", "0/zarr.json", "0/c/0/0/0"])
-def test_a_damaged_zarr_is_named_or_read(tmp_path, name):
-    folder = tmp_path / "a.zarr"
-    converted(tmp_path, ARRAY.astype(np.uint32))
-    whole = (folder / name).read_bytes()
+def write_zarr3(folder):
+    """Chunks of all but uncompressed grey values have checksums."""
+    converted(folder.parent, ARRAY.astype(np.uint32))
+    (folder.parent / "a.zarr").rename(folder)
+
+
+def write_zarr2(group):
+    compressed = {"chunks": [5, 20, 24], "compressor": {"id": "zlib", "level": 1}}
+    metadata = {"shape": ARRAY.shape, "dtype": "|u1", **compressed}
+    write_in_place(group / "0", "zarr", ARRAY, metadata=metadata)
+    axes = [{"name": name, "type": "space", "unit": "nanometer"} for name in "zyx"]
+    scale = [{"type": "scale", "scale": SIZE}, {"type": "translation", "translation": SIZE}]
+    datasets = [{"path": "0", "coordinateTransformations": scale}]
+    multiscales = [{"axes": axes, "datasets": datasets}]
+    (group / ".zattrs").write_text(json.dumps({"multiscales": multiscales}))
+
+
+def write_n5(folder):
+    metadata = {
+        **{"dimensions": [24, 20, 5], "blockSize": [24, 20, 5], "dataType": "uint8"},
+        **{"compression": {"type": "gzip"}, "resolution": SIZE[::-1], "units": ["nm"] * 3},
+    }
+    write_in_place(folder, "n5", ARRAY.T, metadata=metadata)
+
+
+def write_precomputed(folder):
+    write_in_place(
+        *(folder, "neuroglancer_precomputed", ARRAY.T[..., None]),
+        multiscale_metadata={"type": "image", "data_type": "uint8", "num_channels": 1},
+        scale_metadata={
+            **{"size": [24, 20, 5], "chunk_size": [24, 20, 5], "voxel_offset": [0, 0, 0]},
+            **{"resolution": SIZE[::-1], "encoding": "raw"},
+        },
+    )
+
+
+# Of each format that is read in place: what writes it, and the files in it that are damaged.
+IN_PLACE = {
+    "3.zarr": (write_zarr3, "zarr.json", "0/zarr.json", "0/c/0/0/0"),
+    "2.zarr": (write_zarr2, ".zattrs", "0/.zarray", "0/0.0.0"),
+    "a.n5": (write_n5, "attributes.json", "0/0/0"),
+    "precomputed": (write_precomputed, "info", "5_6_30/0-24_0-20_0-5"),
+}
+
+
+def read_in_place(folder):
+    """All of it, unless it says that it is enormous; then its corner."""
+    volume = open_volume(str(folder))
+    z, y, x = (min(size, 64) for size in volume.shape_zyx)
+    return volume.read(Box((0, 0, 0), (z, y, x)))
+
+
+def check_read(folder):
+    """What is read, or None where an error names it."""
+    found = attempt(read_in_place, folder)
+    if not isinstance(found, str):
+        return found
+    assert str(folder) in found
+    assert "\n" not in found
+    return None
+
+
+@pytest.mark.parametrize(
+    ("name", "file"), [(name, file) for name, (_, *files) in IN_PLACE.items() for file in files]
+)
+def test_a_damaged_volume_is_named_or_read(tmp_path, name, file):
+    folder, path = tmp_path / name, tmp_path / name / file
+    IN_PLACE[name][0](folder)
+    whole = path.read_bytes()
+    np.testing.assert_array_equal(read_in_place(folder), ARRAY)
+    said, without_checksum = whole.startswith(b"{"), name == "precomputed"
 
     @FUZZED
     @hypothesis.given(damage=damages())
     def check(damage):
-        (folder / name).write_bytes(damage[1](whole))
-        found = attempt(read_zarr, folder)
-        if isinstance(found, str):
-            assert str(tmp_path) in found
-        elif "json" not in name:  # Chunks of all but uncompressed grey values have checksums.
+        kind, change = damage
+        path.write_bytes(change(whole))
+        found = check_read(folder)
+        if found is not None and not said and (kind == "cut" or not without_checksum):
             np.testing.assert_array_equal(found, ARRAY)
 
     check()
+
+
+def variants(content):
+    """What a JSON file holds, with one of its values replaced: each of them, by each of these."""
+    yield from (None, -1, 0, 1.5, 1 << 31, 1 << 62, 10**400, math.nan, "", "a", [], [1], {})
+    if isinstance(content, dict):
+        for key, value in content.items():
+            yield from (content | {key: other} for other in variants(value))
+    if isinstance(content, list):
+        for i, value in enumerate(content):
+            yield from ([*content[:i], other, *content[i + 1 :]] for other in variants(value))
+
+
+@pytest.mark.parametrize("name", IN_PLACE)
+def test_metadata_that_say_something_else_are_named_or_read(tmp_path, name):
+    """Among it what is absurd, such as chunks larger than any memory."""
+    write, *files = IN_PLACE[name]
+    write(tmp_path / name)
+    for path in (tmp_path / name / file for file in files):
+        whole = path.read_bytes()
+        if whole.startswith(b"{"):
+            for content in variants(json.loads(whole)):
+                path.write_text(json.dumps(content))
+                check_read(tmp_path / name)
+            path.write_bytes(whole)
+
+
+def test_metadata_that_are_nested_without_end_are_named(tmp_path):
+    (tmp_path / ".zarray").write_text("[" * 100_000)
+    with pytest.raises(ValueError, match=r"\.zarray is not valid JSON"):
+        open_volume(str(tmp_path))
 
 
 def test_a_volume_that_vanishes_is_not_read_as_zeros(tmp_path):

@@ -17,14 +17,6 @@ def pretrained(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 
 
 @pytest.fixture(scope="session")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[pathlib.Path, str]:
-    """A run of all stages that nobody disturbed, and what it printed; nobody may change it."""
-    workdir = tmp_path_factory.mktemp("whole run")
-    stages = "('pretrain','finetune','predict','segment','evaluate','report')"
-    return workdir, runs.run(workdir, stages=stages)
-
-
-@pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], pathlib.Path]:
     """Finds a long run of a stage that nobody disturbed, made when first asked for."""
     made = {}

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from tests import runs
 pytestmark = pytest.mark.slow
 
 LONG = runs.LONG["pretrain"] | {"pretrain__checkpoint_every": 20}
+EVALUATION = {"pretrain": "eval_masked_mse", "finetune": "eval_loss"}
 
 
 # Keeps what each process restores of a checkpoint.
@@ -84,12 +86,13 @@ def finish(processes, statuses) -> list[str]:
     return outputs
 
 
-def assert_close(workdir, other, rtol):
+def assert_close(workdir, other, rtol, stage="pretrain"):
     """The same rows, each step once; sums over more devices are rounded differently."""
-    rows, expected = runs.metrics(workdir), runs.metrics(other)
+    rows, expected = runs.metrics(workdir, stage), runs.metrics(other, stage)
     assert [row["step"] for row in rows] == [row["step"] for row in expected]
-    for name in ("loss", "gradient_norm", "eval_masked_mse"):
+    for name in ("loss", "gradient_norm", EVALUATION[stage]):
         ours, theirs = ([row[name] for row in of if name in row] for of in (rows, expected))
+        assert ours
         np.testing.assert_allclose(ours, theirs, rtol=rtol, err_msg=name)
 
 
@@ -97,6 +100,19 @@ def assert_close(workdir, other, rtol):
 def test_processes_train_as_one(pretrained, tmp_path, count, devices):
     finish(start(tmp_path, count, devices), [0] * count)
     assert_close(tmp_path, pretrained, rtol=1e-4)
+
+
+def test_processes_fine_tune_as_one_and_one_goes_on(whole, tmp_path):
+    """Each of them starts from the encoder that a single one pre-trained."""
+    options = {"stages": "('finetune',)", "finetune__encoder": str(whole[0])}
+    outputs = finish(start(tmp_path, 2, **options), [0, 0])
+    assert all("parameters of the encoder matched" in output for output in outputs)
+    assert_close(tmp_path, whole[0], 1e-4, "finetune")
+
+    for step in ("3", "4"):  # As if they had been lost after the second.
+        shutil.rmtree(tmp_path / "finetune" / "checkpoints" / step)
+    assert "training from step 2 to 4" in runs.run(tmp_path, **options)
+    assert_close(tmp_path, whole[0], 1e-4, "finetune")
 
 
 def test_stopped_and_killed_it_goes_on_with_any_number_of_processes(undisturbed, tmp_path):
