@@ -130,8 +130,7 @@ def _check_voxel_sizes(config: Config, workdir: pathlib.Path, network: pathlib.P
             raise ValueError(
                 f"{name} volume {volume} has voxels of {format_zyx(given)} nm, and the network "
                 f"{network} was trained on {format_zyx(known)} nm; resample the volume, or "
-                f"fine-tune on voxels like these. If the file is wrong, give the right size: "
-                f"--config.data.{name}.{volume}.voxel_size_nm=Z,Y,X"
+                f"fine-tune on voxels like these; or correct the size that it was given"
             )
 
 

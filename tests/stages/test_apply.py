@@ -93,7 +93,7 @@ def test_thresholds_of_another_training_are_refused(model, tmp_path):
 def test_voxels_of_another_size_are_refused(model, tmp_path):
     config, workdir = predicted(model, tmp_path)
     with config.unlocked():
-        config.data.test.volume.voxel_size_nm = (30.0, 12.0, 12.0)
+        config.data.test.volume.path += "&voxel_size_nm=30,12,12"
     with pytest.raises(ValueError, match=r"has voxels of 30\.0x12\.0x12\.0 nm, and the network"):
         predict.run(config, workdir)
 
