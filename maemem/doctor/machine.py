@@ -24,7 +24,8 @@ from maemem.stages.thresholds import methods
 # Of what is there, so much can be counted on: other programs run, and plans are not exact.
 _FULL = 0.9
 
-# Bytes a voxel while thresholds are tuned, by method: `python -m benchmarks.memory`, see README.
+# Bytes a voxel while thresholds are tuned, by method: `python -m benchmarks.memory`; see
+# docs/results.md.
 _TUNING_BYTES = {"waterz": 458, "mutex": 997, "markers": 68}
 
 

@@ -58,7 +58,7 @@ def run(config: Config, workdir: pathlib.Path) -> None:
     check_grid(config.segment.method, config.segment.grid.to_dict())
     decide_thresholds(config, workdir)
     tuned = tuned_thresholds(config, workdir)
-    log.info("thresholds of the validation set: %s", tuned)
+    log.info("thresholds: %s", tuned)
     with open_workers(config.runtime.workers) as workers:
         for name, volume, entry in ((s, *item) for s in SETS for item in config.data[s].items()):
             # Baselines are there to be scored beside the network, which takes labels.
