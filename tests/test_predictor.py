@@ -116,7 +116,11 @@ def test_an_exported_encoder_starts_fine_tuning_and_segments_nothing(workdir, tm
         (np.ones((32, 32), np.uint8), None, r"shape \(32, 32\); expected \[z y x\]"),
         (np.zeros((4, 32, 32), np.uint8), None, "intensities lie between 0 and 0"),
         (np.ones((4, 32, 32), np.uint8), (30, 8, 8), "voxels of 30.0x8.0x8.0 nm"),
-        (np.broadcast_to(np.uint8(1), (600, 600, 600)), None, r"let `python -m maemem\.main`"),
+        (
+            np.broadcast_to(np.uint8(1), (600, 600, 600)),
+            None,
+            r"let `python -m maemem\.main --config=maemem:apply:",
+        ),
     ],
 )
 def test_volumes_that_the_network_cannot_judge_are_refused(model, volume, size, message):
