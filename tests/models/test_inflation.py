@@ -1,5 +1,8 @@
 """2-D weights in the encoder of volumes: features are those of the 2-D network."""
 
+import json
+import pathlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,6 +24,13 @@ from tests.models.vit import (
     weights,
 )
 
+# Names and shapes in a file that transformers 5.24 saved: ViTMAEForPreTraining of these sizes.
+PUBLISHED = json.loads((pathlib.Path(__file__).parent / "vit_mae.json").read_text())
+DECODER = {
+    **{"decoder_hidden_size": 16, "decoder_num_hidden_layers": 1},
+    **{"decoder_num_attention_heads": 2, "decoder_intermediate_size": 32},
+}
+
 
 def encode(tensors, volume: np.ndarray, depth: int = 1, inflation="centre"):
     """What the encoder makes of a volume in [0, 1], in patches of so many sections."""
@@ -40,6 +50,14 @@ def grey() -> np.ndarray:
 @pytest.mark.parametrize("rename", [dict, renamed], ids=["timm", "transformers"])
 def test_a_section_has_the_features_of_the_2d_network(rename, grey):
     found = encode(rename(weights()), grey[None])
+    np.testing.assert_allclose(found, features(weights(), grey), atol=1e-4)
+
+
+def test_a_file_of_transformers_is_taken_by_its_names(grey):
+    encoder = {n: v for n, v in renamed(weights()).items() if not n.startswith("head.")}
+    beside = {n: shape for n, shape in PUBLISHED.items() if n.startswith("decoder.")}
+    assert {n: list(v.shape) for n, v in encoder.items()} | beside == PUBLISHED
+    found = encode(encoder | {n: np.ones(shape) for n, shape in beside.items()}, grey[None])
     np.testing.assert_allclose(found, features(weights(), grey), atol=1e-4)
 
 
@@ -131,3 +149,7 @@ def test_features_of_transformers(tmp_path, grey):
             expected = model(image, **options).last_hidden_state[0, 1:].numpy()
         tensors = load_file(tmp_path / name / "model.safetensors")
         np.testing.assert_allclose(encode(tensors, grey[None]), expected, atol=1e-4, err_msg=name)
+    model = transformers.ViTMAEForPreTraining(transformers.ViTMAEConfig(**size, **DECODER))
+    model.save_pretrained(tmp_path / "whole")
+    saved = load_file(tmp_path / "whole" / "model.safetensors")
+    assert {name: list(value.shape) for name, value in saved.items()} == PUBLISHED
