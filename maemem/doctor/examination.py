@@ -19,6 +19,8 @@ from maemem.doctor import labels, machine, predictions, readers, sheet, trials, 
 from maemem.doctor.trials import Trial
 from maemem.doctor.verdict import Verdict
 from maemem.doctor.volumes import SETS, Opened
+from maemem.stages import predict
+from maemem.stages.thresholds import check_thresholds
 
 T = TypeVar("T")
 
@@ -116,7 +118,9 @@ def examine(config: Config, workdir: pathlib.Path, say: Callable[[Line], None]) 
         _examine_prediction(examination, config, opened, trained, workdir)
     if "segment" in config.stages:
         free = machine.memory_of_machine()
-        check("memory segment", machine.tuning_memory, config, opened, free)
+        check("thresholds", _thresholds, config, workdir)
+        if config.data.validation:
+            check("memory segment", machine.tuning_memory, config, opened, free)
         if "intensity" in config.segment.baselines:
             check("memory intensity", machine.intensity_memory, opened, free)
     foretold = {
@@ -164,7 +168,7 @@ def _examine_prediction(
     workdir: pathlib.Path,
 ) -> None:
     """Makes the checks of the stage predict, with the network that is there or will be."""
-    if predictions.is_made(config):
+    if predict.network_is_made(config):
         fine_tuned = [trial for trial in trained if trial.stage == "finetune"]
         network = predictions.of_trial(fine_tuned[0], opened) if fine_tuned else None
     else:
@@ -188,6 +192,11 @@ def _paths(opened: list[Opened]) -> dict[str, Config]:
         for path in (volume.entry.path, volume.entry.labels)
         if path and not path.startswith("synthetic:")
     }
+
+
+def _thresholds(config: Config, workdir: pathlib.Path) -> Verdict:
+    check_thresholds(config, workdir)
+    return Verdict("ok", "there are volumes to tune them on, or those that the network has fit")
 
 
 def _sets(config: Config, workdir: pathlib.Path) -> Verdict:
