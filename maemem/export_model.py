@@ -51,7 +51,7 @@ def export_model(
     """
     # Imported late: a misspelt flag should not have to wait for JAX.
     from maemem.reporting.card import Card, write_card
-    from maemem.stages.predict import trained_voxel_size
+    from maemem.stages.predict import network_digest, network_parameters, trained_voxel_size
     from maemem.training.checkpoint import read_parameters
     from maemem.training.model_folder import write_model
     from maemem.workdir import read_config, read_record
@@ -64,7 +64,8 @@ def export_model(
     size = trained_voxel_size(config, workdir)
     texts = {"config.json": {**record, "stage": stage, "voxel_size_nm": size}}
     if stage == "finetune":
-        texts |= _results(workdir)
+        network_parameters.cache_clear()  # Fine-tuning may have gone on since.
+        texts |= _results(workdir, network_digest(workdir))
     tuned = texts.get("tuned.json", {}).get("thresholds")
     card = Card(
         name=folder.name,
@@ -83,10 +84,22 @@ def export_model(
     log.info("wrote %s, the network of %s", folder, checkpoint)
 
 
-def _results(workdir: pathlib.Path) -> dict[str, Any]:
-    """The thresholds and the scores, where there are such."""
-    files = (workdir / "segment" / "tuned.json", workdir / "evaluate" / "scores.json")
-    return {file.name: json.loads(file.read_text()) for file in files if file.exists()}
+def _results(workdir: pathlib.Path, network: str) -> dict[str, Any]:
+    """The thresholds and the scores, where there are such of the network with this digest."""
+    from maemem.data.damage import read_json
+    from maemem.predictor import read_tuned, untuned
+    from maemem.stages.thresholds import fingerprint
+
+    tuned = read_tuned(workdir, network)
+    if tuned is None:
+        log.warning("thresholds and scores are left out: %s", untuned(workdir))
+        return {}
+    path = workdir / "evaluate" / "scores.json"
+    scores = read_json(path) if path.exists() else None
+    if scores and scores.get("tuned") != fingerprint(workdir):
+        log.warning("%s is left out: it was made with other thresholds than the tuned ones", path)
+        scores = None
+    return {"tuned.json": tuned} | ({"scores.json": scores} if scores else {})
 
 
 def define_flags() -> None:

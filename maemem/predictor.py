@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import pathlib
 import tempfile
@@ -15,6 +14,7 @@ import tensorstore as ts
 from maemem.blockwise.store import Stored, open_labels, open_prediction
 from maemem.build.networks import intensity_range
 from maemem.build.volumes import INTENSITIES
+from maemem.data.damage import read_json
 from maemem.data.formats import VoxelSize
 from maemem.data.volumes import Volume, check_voxel_size
 from maemem.geometry import Box, format_zyx
@@ -44,7 +44,7 @@ class Predictor:
       folder: where it is from.
       channels: the names of what is predicted of each voxel.
       voxel_size_nm: of the volumes that it was trained on, z y x.
-      thresholds: by which predictions become objects; None, if none were tuned.
+      thresholds: by which predictions become objects; None, if none were tuned with it.
     """
 
     folder: pathlib.Path
@@ -82,12 +82,12 @@ class Predictor:
           uint32 `[z y x]`, objects numbered 1 to n, 0 is background.
 
         Raises:
-          ValueError: as `predict`; or if no thresholds were tuned.
+          ValueError: as `predict`; or if no thresholds were tuned with this network.
         """
         if self.thresholds is None:
             raise ValueError(
-                f"{self.folder} has no tuned thresholds; run the stage segment there, with labels "
-                f"of a validation volume, or decode what `predict` gives with your own"
+                f"{untuned(self.folder)}, or decode what `predict` gives with thresholds of your "
+                f"own"
             )
         with tempfile.TemporaryDirectory(prefix="maemem-") as scratch:
             stored = self._predict(volume, voxel_size_nm, pathlib.Path(scratch))
@@ -167,7 +167,45 @@ def load(path: str | pathlib.Path) -> Predictor:
     size = trained_voxel_size(config, folder)
     network_parameters.cache_clear()  # Fine-tuning may have gone on since.
     network = open_network(config, None, folder, size)
-    tuned = thresholds_path(folder)
-    thresholds = json.loads(tuned.read_text())["thresholds"] if tuned.exists() else {}
+    tuned = read_tuned(folder, network.digest)
+    thresholds = tuned["thresholds"].get(NETWORK) if tuned else None
     channels = network.objective.target.channels
-    return Predictor(folder, tuple(channels), size, thresholds.get(NETWORK), network)
+    return Predictor(folder, tuple(channels), size, thresholds, network)
+
+
+def read_tuned(folder: pathlib.Path, network: str) -> dict[str, Any] | None:
+    """What was decided on predictions of the network in a folder; None: nothing was.
+
+    Args:
+      folder: a workdir or a model folder.
+      network: the digest of the parameters that it holds.
+
+    Raises:
+      ValueError: if it cannot be read.
+    """
+    path = thresholds_path(folder)
+    if not path.exists():
+        return None
+    tuned = read_json(path)
+    # Those of a workdir may be of an earlier checkpoint, or of a network that was elsewhere.
+    networks = {made_of.get("network") for made_of in tuned.get("predictions", {}).values()}
+    return tuned if networks == {network} else None
+
+
+def untuned(folder: pathlib.Path) -> str:
+    """Why the network in a folder has no thresholds, and how it gets some."""
+    path = thresholds_path(folder)
+    if not path.exists():
+        return (
+            f"{folder} has no tuned thresholds; run the stage segment there, with labels of a "
+            f"validation volume"
+        )
+    mend = (
+        "export it anew from the workdir that it was trained in"
+        if is_model(folder)
+        else "delete the folders predict, segment and evaluate there, and run these stages again"
+    )
+    return (
+        f"{path} was not tuned on predictions of the network that {folder} holds now, as where "
+        f"fine-tuning has gone on since; {mend}"
+    )

@@ -1,6 +1,8 @@
 """Arrays in, arrays out: what a workdir and its model folder say is what the stages wrote."""
 
+import hashlib
 import json
+import logging
 import re
 import shutil
 import subprocess
@@ -15,6 +17,7 @@ import maemem
 from maemem.build.encoders import start_encoder
 from maemem.build.networks import segmentation
 from maemem.data.datasets import open_dataset
+from maemem.export_model import export_model
 from maemem.training.checkpoint import read_parameters
 from tests import runs
 
@@ -143,6 +146,39 @@ def test_without_thresholds_it_predicts_and_does_not_segment(workdir, tmp_path, 
     assert model.predict(raw[:4]).shape == (3, 4, 64, 64)
     with pytest.raises(ValueError, match="no tuned thresholds; run the stage segment"):
         model.segment(raw)
+
+
+def test_thresholds_and_scores_of_another_checkpoint_do_not_travel(workdir, tmp_path, raw, caplog):
+    copy = shutil.copytree(workdir, tmp_path / "copy")
+    shutil.rmtree(copy / "finetune" / "checkpoints" / "4")  # So it is that of step 3.
+    model = maemem.load(copy)
+    assert model.predict(raw[:4]).shape == (3, 4, 64, 64)
+    with pytest.raises(ValueError, match=r"tuned\.json was not tuned on .* run these stages again"):
+        model.segment(raw)
+    about = {"licence": "CC0", "data": "Synthetic tissue."}
+    with caplog.at_level(logging.WARNING, "maemem"):
+        export_model(copy, tmp_path / "model", **about)
+    assert "thresholds and scores are left out: " in caplog.text
+    assert not {"tuned.json", "scores.json"} & {
+        file.name for file in (tmp_path / "model").iterdir()
+    }
+    assert "It was not scored." in (tmp_path / "model" / "README.md").read_text()
+    # As a folder that was exported before this was looked at.
+    lines = (tmp_path / "model" / "SHA256SUMS").read_text()
+    shutil.copy(copy / "segment" / "tuned.json", tmp_path / "model")
+    checksum = hashlib.sha256((copy / "segment" / "tuned.json").read_bytes()).hexdigest()
+    (tmp_path / "model" / "SHA256SUMS").write_text(f"{lines}{checksum}  tuned.json\n")
+    with pytest.raises(ValueError, match=r"export it anew"):
+        maemem.load(tmp_path / "model").segment(raw)
+
+
+def test_scores_with_other_thresholds_do_not_travel(workdir, tmp_path):
+    copy = shutil.copytree(workdir, tmp_path / "copy")
+    tuned = copy / "segment" / "tuned.json"
+    tuned.write_text(tuned.read_text() + "\n")
+    export_model(copy, tmp_path / "model", licence="CC0", data="Synthetic tissue.")
+    assert (tmp_path / "model" / "tuned.json").exists()
+    assert not (tmp_path / "model" / "scores.json").exists()
 
 
 def test_a_record_older_than_a_field_has_its_default(workdir, tmp_path):
