@@ -50,6 +50,7 @@ def export_model(
       ValueError: if licence or data are empty, or the workdir cannot be read.
     """
     # Imported late: a misspelt flag should not have to wait for JAX.
+    from maemem.predictor import unbinned
     from maemem.reporting.card import Card, write_card
     from maemem.stages.predict import network_digest, network_parameters, trained_voxel_size
     from maemem.training.checkpoint import read_parameters
@@ -73,7 +74,7 @@ def export_model(
         licence=licence,
         data=data,
         citation=citation,
-        voxel_size_nm=size,
+        voxel_size_nm=unbinned(size, config.data.bin_zyx),
         config=config.to_dict(),
         scores=texts.get("scores.json"),
         thresholds=tuned,

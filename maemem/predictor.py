@@ -6,6 +6,7 @@ import dataclasses
 import math
 import pathlib
 import tempfile
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -43,7 +44,7 @@ class Predictor:
     Attributes:
       folder: where it is from.
       channels: the names of what is predicted of each voxel.
-      voxel_size_nm: of the volumes that it was trained on, z y x.
+      voxel_size_nm: of the volumes that it was trained on, before binning, z y x.
       thresholds: by which predictions become objects; None, if none were tuned with it.
     """
 
@@ -100,11 +101,9 @@ class Predictor:
     ) -> Stored:
         self._check(volume, voxel_size_nm)
         z, y, x = volume.shape
-        binning = self._network.config.data.bin_zyx
-        given = tuple(n / b for n, b in zip(self.voxel_size_nm, binning, strict=True))
-        size = check_voxel_size(voxel_size_nm or given)
+        size = check_voxel_size(voxel_size_nm or self.voxel_size_nm)
         whole = Volume(ts.array(np.asarray(volume)), size, "array", Box((0, 0, 0), (z, y, x)))
-        path = scratch / "prediction.zarr"
+        path, binning = scratch / "prediction.zarr", self._network.config.data.bin_zyx
         write_prediction(self._network, whole.binned(tuple(binning), "mean"), "", path)
         return open_prediction(path)
 
@@ -135,12 +134,11 @@ class Predictor:
             )
 
     def _check_voxel_size(self, given: VoxelSize) -> None:
-        binning = self._network.config.data.bin_zyx
-        known = [n / b for n, b in zip(self.voxel_size_nm, binning, strict=True)]
-        if not same_voxel_size(given, known):
+        if not same_voxel_size(given, self.voxel_size_nm):
             raise ValueError(
                 f"the volume has voxels of {format_zyx(given)} nm, and the network was trained on "
-                f"{format_zyx(known)} nm; resample the volume, or fine-tune on voxels like these"
+                f"{format_zyx(self.voxel_size_nm)} nm; resample the volume, or fine-tune on voxels "
+                f"like these"
             )
 
 
@@ -170,7 +168,14 @@ def load(path: str | pathlib.Path) -> Predictor:
     tuned = read_tuned(folder, network.digest)
     thresholds = tuned["thresholds"].get(NETWORK) if tuned else None
     channels = network.objective.target.channels
-    return Predictor(folder, tuple(channels), size, thresholds, network)
+    given = unbinned(size, config.data.bin_zyx)
+    return Predictor(folder, tuple(channels), given, thresholds, network)
+
+
+def unbinned(size: VoxelSize, bin_zyx: Sequence[int]) -> VoxelSize:
+    """The size of the voxels of volumes of which binned ones have this size."""
+    z, y, x = (nm / n for nm, n in zip(size, bin_zyx, strict=True))
+    return z, y, x
 
 
 def read_tuned(folder: pathlib.Path, network: str) -> dict[str, Any] | None:

@@ -172,6 +172,22 @@ def test_thresholds_and_scores_of_another_checkpoint_do_not_travel(workdir, tmp_
         maemem.load(tmp_path / "model").segment(raw)
 
 
+def test_voxel_sizes_are_those_of_volumes_before_they_are_binned(workdir, tmp_path):
+    copy = shutil.copytree(workdir, tmp_path / "copy")
+    record = json.loads((copy / "config.json").read_text())
+    record["config"]["data"]["bin_zyx"] = [1, 2, 2]  # As if its voxels had been binned to 30x6x6.
+    (copy / "config.json").write_text(json.dumps(record))
+    export_model(copy, tmp_path / "model", licence="CC0", data="Synthetic tissue.")
+    assert "voxels of about 30x3x3 nm" in (tmp_path / "model" / "README.md").read_text()
+    for folder in (copy, tmp_path / "model"):
+        model = maemem.load(folder)
+        assert model.voxel_size_nm == (30, 3, 3)
+        volume = np.arange(4 * 64 * 64, dtype=np.uint8).reshape(4, 64, 64)
+        assert model.predict(volume, voxel_size_nm=(30, 3, 3)).shape == (3, 4, 32, 32)
+        with pytest.raises(ValueError, match=r"trained on 30\.0x3\.0x3\.0 nm"):
+            model.predict(volume, voxel_size_nm=(30, 6, 6))
+
+
 def test_scores_with_other_thresholds_do_not_travel(workdir, tmp_path):
     copy = shutil.copytree(workdir, tmp_path / "copy")
     tuned = copy / "segment" / "tuned.json"

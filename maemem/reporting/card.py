@@ -21,7 +21,7 @@ class Card:
       licence: of the weights.
       data: what it was trained on, in the words of who exports it.
       citation: what to cite; may be empty.
-      voxel_size_nm: of the training volumes, after binning, z y x.
+      voxel_size_nm: of the training volumes, before binning, z y x.
       config: all fields, by section.
       scores: as the stage evaluate leaves them; None: there are none.
       thresholds: of the stage segment, by method; None: there are none.
