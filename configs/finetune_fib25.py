@@ -4,7 +4,7 @@
         --config.finetune.encoder=runs/fib25 --workdir=runs/fib25_neurons
 
 Fine-tunes the encoder of `pretrain_fib25.py` to affinities (without `--config.finetune.encoder`:
-from scratch) on sections 0 to 119 of DATA/fib25/train-input.tif, tunes the thresholds on sections
+from scratch) on sections 0 to 119 of DATA/fib25/train-input, tunes the thresholds on sections
 120 to 169, and scores sections 180 to 249.
 
 Cost and score: 14 minutes on two cores, 11 of them training. Test, two seeds: VOI split + merge
@@ -21,10 +21,10 @@ from maemem.config import adamw, isotropic_augmentation, segmenting, transformer
 def get_config():
     """The config."""
     config = segmenting()
-    fields = {"labels": "fib25/train-labels.tif", "voxel_size_nm": (10.0, 10.0, 10.0)}
+    fields = {"labels": "fib25/train-labels.zarr", "voxel_size_nm": (10.0, 10.0, 10.0)}
     regions = {"train": "0:120, :, :", "validation": "120:170, :, :", "test": "180:250, :, :"}
     for name, region in regions.items():
-        config.data[name].fib25 = volume("fib25/train-input.tif", region=region, **fields)
+        config.data[name].fib25 = volume("fib25/train-input.zarr", region=region, **fields)
     config.data.crop_zyx = (48, 48, 48)
     config.model.patch_zyx = (8, 8, 8)
     config.model.encoder = transformer(192, 8, 6)

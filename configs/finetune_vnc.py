@@ -5,7 +5,7 @@
 
 Fine-tunes the encoder of `pretrain_vnc.py` to the binary mask and contour of mitochondria
 (`configs/finetune_vnc.py:neurites`: to affinities of neurites) on rows 0 to 511 of
-DATA/vnc/train-input.tif, tunes the thresholds on rows 512 to 639, and scores rows 656 to 1023. The
+DATA/vnc/train-input, tunes the thresholds on rows 512 to 639, and scores rows 656 to 1023. The
 truth of the neurites was derived by linking regions of sections, and splits more than it should; it
 is not among what `python -m maemem.data.fetch vnc` gets.
 
@@ -24,10 +24,10 @@ def get_config(tissue: str = "mitochondria"):
     if tissue not in TISSUES:
         raise ValueError(f"tissue {tissue!r} is unknown; choose one of {TISSUES}")
     config = segmenting()
-    fields = {"labels": f"vnc/train-{tissue}.tif", "voxel_size_nm": (50.0, 4.6, 4.6)}
+    fields = {"labels": f"vnc/train-{tissue}.zarr", "voxel_size_nm": (50.0, 4.6, 4.6)}
     regions = {"train": ":, 0:512, :", "validation": ":, 512:640, :", "test": ":, 656:1024, :"}
     for name, region in regions.items():
-        config.data[name].vnc = volume("vnc/train-input.tif", region=region, **fields)
+        config.data[name].vnc = volume("vnc/train-input.zarr", region=region, **fields)
     config.model.encoder = transformer(192, 8, 6)
     config.model.rotary = True
     config.model.channels = (8, 16, 32, 64)

@@ -3,7 +3,7 @@
     python -m maemem.main --config=configs/pretrain_fib25.py --config.data.root=DATA \\
         --workdir=runs/fib25
 
-DATA/fib25 holds train-input.tif, unlabeled-1.tif and unlabeled-2.tif, which
+DATA/fib25 holds train-input, unlabeled-1 and unlabeled-2, which
 `python -m maemem.data.fetch fib25 --root=DATA` gets. Of the labelled volume,
 sections 0 to 119 are trained on and the held-out crops are from sections 120 to 169; the rest
 belongs to the test: no crop is ever taken from it.
@@ -20,12 +20,12 @@ def get_config():
     config = pretraining()
     nm = (10.0, 10.0, 10.0)
     config.data.train.labelled = volume(
-        "fib25/train-input.tif", voxel_size_nm=nm, region="0:120, :, :", weight=0.5
+        "fib25/train-input.zarr", voxel_size_nm=nm, region="0:120, :, :", weight=0.5
     )
-    config.data.train.unlabelled_1 = volume("fib25/unlabeled-1.tif", voxel_size_nm=nm)
-    config.data.train.unlabelled_2 = volume("fib25/unlabeled-2.tif", voxel_size_nm=nm, weight=9.0)
+    config.data.train.unlabelled_1 = volume("fib25/unlabeled-1.zarr", voxel_size_nm=nm)
+    config.data.train.unlabelled_2 = volume("fib25/unlabeled-2.zarr", voxel_size_nm=nm, weight=9.0)
     config.data.validation.labelled = volume(
-        "fib25/train-input.tif", voxel_size_nm=nm, region="120:170, :, :"
+        "fib25/train-input.zarr", voxel_size_nm=nm, region="120:170, :, :"
     )
     config.data.crop_zyx = (48, 48, 48)
     config.model.patch_zyx = (8, 8, 8)

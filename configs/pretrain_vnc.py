@@ -3,7 +3,7 @@
     python -m maemem.main --config=configs/pretrain_vnc.py --config.data.root=DATA \\
         --workdir=runs/vnc
 
-DATA/vnc holds train-input.tif and unlabeled.tif, 20×1024×1024 voxels each, which
+DATA/vnc holds train-input and unlabeled, 20×1024×1024 voxels each, which
 `python -m maemem.data.fetch vnc --root=DATA` gets. Of the labelled volume,
 rows 0 to 511 are trained on and the held-out crops are from rows 512 to 639; the rest belongs to
 the test: no crop is ever taken from it.
@@ -20,11 +20,11 @@ def get_config():
     config = pretraining()
     nm = (50.0, 4.6, 4.6)
     config.data.train.labelled = volume(
-        "vnc/train-input.tif", voxel_size_nm=nm, region=":, 0:512, :"
+        "vnc/train-input.zarr", voxel_size_nm=nm, region=":, 0:512, :"
     )
-    config.data.train.unlabelled = volume("vnc/unlabeled.tif", voxel_size_nm=nm, weight=2.0)
+    config.data.train.unlabelled = volume("vnc/unlabeled.zarr", voxel_size_nm=nm, weight=2.0)
     config.data.validation.labelled = volume(
-        "vnc/train-input.tif", voxel_size_nm=nm, region=":, 512:640, :"
+        "vnc/train-input.zarr", voxel_size_nm=nm, region=":, 512:640, :"
     )
     config.model.encoder = transformer(192, 8, 6)
     config.model.decoder = transformer(192, 2, 6)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import pathlib
 import runpy
 import sys
 
@@ -17,6 +18,7 @@ from maemem.checks import check_pretraining, check_segmentation
 from maemem.config import affinity, augmentation, bcd, markers, mutex, segmenting, waterz
 from maemem.data.augment import Augmentation
 from maemem.data.catalogue import CATALOGUE
+from maemem.data.datasets import located
 from maemem.models.variants import ENCODERS
 from maemem.segmentation.decoders import check_grid
 from tests.runs import REPOSITORY
@@ -147,7 +149,7 @@ def test_fine_tuning_takes_the_encoder_of_its_pre_training(
 
 # What is in no public data set: the article's own volumes, and a truth that was derived here.
 PRIVATE = {f"corpus_callosum/{s}-{k}.tif" for s in ("train", "test") for k in ("input", "labels")}
-PRIVATE.add("vnc/train-neurites.tif")
+PRIVATE.add("vnc/train-neurites.zarr")
 
 
 def test_configs_name_what_is_fetched():
@@ -164,6 +166,16 @@ def test_configs_name_what_is_fetched():
                     assert tuple(entry.voxel_size_nm) == fetched[path], (name, path)
     assert named - set(fetched) == PRIVATE
     assert set(fetched) - named == set()
+
+
+@pytest.mark.parametrize(
+    "name", ["pretrain_fib25", "finetune_fib25", "pretrain_vnc", "finetune_vnc"]
+)
+def test_configs_find_stacks_where_there_is_no_zarr(name, real_data):
+    data = build(name, None).data
+    for entry in (e for s in ("train", "validation", "test") for e in data[s].values()):
+        for path in filter(None, (entry.path, entry.labels)):
+            assert pathlib.Path(located(path, str(real_data))).exists()
 
 
 def test_no_config_trains_on_what_it_tests():

@@ -169,10 +169,10 @@ def _fib25() -> PublicDataset:
         tissue="adult fruit fly medulla, neurons",
         voxel_size_nm=(10.0, 10.0, 10.0),
         products=(
-            Product("train-input.tif", image, "raw"),
-            Product("train-labels.tif", labels, "stack", Encoding.BODIES),
-            Product("unlabeled-1.tif", repository, "*/training_sample1/grayscale_maps/iso.*.png"),
-            Product("unlabeled-2.tif", large, "raw"),
+            Product("train-input.zarr", image, "raw"),
+            Product("train-labels.zarr", labels, "stack", Encoding.BODIES),
+            Product("unlabeled-1.zarr", repository, "*/training_sample1/grayscale_maps/iso.*.png"),
+            Product("unlabeled-2.zarr", large, "raw"),
         ),
         license="BSD 3-clause, © 2013 HHMI (LICENSE.txt of janelia-flyem/neuroproof_examples)",
         citation="Takemura et al. 2015, PNAS 112(44), 13711-13716, doi:10.1073/pnas.1509820112",
@@ -219,17 +219,17 @@ def _vnc() -> PublicDataset:
         tissue="fruit fly larva, ventral nerve cord, mitochondria",
         voxel_size_nm=(50.0, 4.6, 4.6),
         products=(
-            Product("train-input.tif", archive, "*/stack1/raw/*.tif"),
+            Product("train-input.zarr", archive, "*/stack1/raw/*.tif"),
             Product(
-                "train-mitochondria.tif", archive, "*/stack1/mitochondria/*.png", Encoding.LINKED
+                "train-mitochondria.zarr", archive, "*/stack1/mitochondria/*.png", Encoding.LINKED
             ),
-            Product("unlabeled.tif", archive, "*/stack2/raw/*.tif"),
+            Product("unlabeled.zarr", archive, "*/stack2/raw/*.tif"),
         ),
         license="CC BY-NC-SA 3.0",
         citation="Gerhard, Funke, Martel, Cardona, Fetter 2013, Segmented anisotropic ssTEM "
         "dataset of neural tissue, figshare, doi:10.6084/m9.figshare.856713",
         home="https://github.com/unidesigner/groundtruth-drosophila-vnc",
-        note="It has no ids of neurites: train-neurites.tif, for finetune_vnc.py:neurites, is not "
+        note="It has no ids of neurites: train-neurites, for finetune_vnc.py:neurites, is not "
         "among what is fetched. GitHub packs an archive anew now and then, with another checksum.",
     )
 

@@ -71,10 +71,17 @@ def open_dataset(
 
 
 def located(path: str, root: str) -> str:
-    """Where a path of a config is: a URL stays, what is relative starts from `root`."""
+    """Where a path of a config is: a URL stays, what is relative starts from `root`.
+
+    Data sets that `maemem.data.fetch` did not get are often TIFF stacks: where there is no
+    `NAME.zarr`, but a `NAME.tif`, that is taken.
+    """
     if "://" in path:
         return path
-    return os.path.join(os.path.expanduser(root), os.path.expanduser(path))
+    there = os.path.join(os.path.expanduser(root), os.path.expanduser(path))
+    stack = there.removesuffix(".zarr") + ".tif"
+    named = there.endswith(".zarr") and not os.path.exists(there)
+    return stack if named and os.path.isfile(stack) else there
 
 
 def _synthetic(path: str, cache: pathlib.Path) -> str:

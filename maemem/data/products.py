@@ -11,7 +11,6 @@ from typing import Literal
 
 import h5py
 import numpy as np
-import tifffile
 from PIL import Image
 
 from maemem.data import relabel
@@ -46,7 +45,7 @@ class Download:
 class Product:
     """A volume that is made of a download."""
 
-    path: str  # below the folder of the data set; `.zarr` or `.tif` says its format
+    path: str  # below the folder of the data set; it ends in `.zarr`
     download: Download
     # An HDF5 dataset; or of a zip, the pattern of one file or of sections in the order of the
     # numbers in their names.
@@ -108,7 +107,7 @@ def find_material(given: Path, product: Product, alone: bool) -> Material | None
 def make_volume(
     product: Product, material: Material, target: Path, voxel_size_nm: VoxelSize, scratch: Path
 ) -> None:
-    """Makes a volume, as OME-Zarr or TIFF.
+    """Makes a volume, as OME-Zarr.
 
     Args:
       product: what is to be made.
@@ -123,9 +122,7 @@ def make_volume(
     """
     source = _source(product, material, scratch)
     encoding = Encoding.AS_IT_IS if material.kind == "volume" else product.encoding
-    if target.suffix == ".tif":
-        _write_tiff(_decode(source, encoding), target)
-    elif encoding is Encoding.AS_IT_IS:
+    if encoding is Encoding.AS_IT_IS:
         convert(source, str(target), voxel_size_nm=voxel_size_nm)
     else:
         scratch.mkdir(parents=True, exist_ok=True)
@@ -192,9 +189,3 @@ def _array(opened: h5py.File, name: str) -> np.ndarray:
     if not isinstance(found, h5py.Dataset):
         raise ValueError(f"{opened.filename} has no dataset {name}; is it the right file?")
     return found[...]
-
-
-def _write_tiff(array: np.ndarray, target: Path) -> None:
-    draft = target.with_name(f"{target.name}.draft")
-    tifffile.imwrite(draft, array, compression="zlib", photometric="minisblack")
-    draft.replace(target)

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -104,10 +105,9 @@ def public(home, checksum=True, **fields) -> PublicDataset:
         "products": (
             Product("image.zarr", archive, "*/raw/*.png"),
             Product("labels.zarr", archive, "*/seg/labels.tif"),
-            Product("mito.tif", archive, "*/mito/*.png", Encoding.LINKED),
+            Product("mito.zarr", archive, "*/mito/*.png", Encoding.LINKED),
             Product("blobs.zarr", archive, "*/mito/*.png", Encoding.COMPONENTS),
             Product("colours.zarr", archive, "*/colours/*.png", Encoding.COLOURS_REVERSED),
-            Product("raw.tif", store, "volumes/raw"),
             Product("raw.zarr", store, "volumes/raw"),
             Product("bodies.zarr", store, "stack", Encoding.BODIES),
         ),
@@ -127,9 +127,8 @@ def read(path) -> np.ndarray:
 def check(folder) -> None:
     np.testing.assert_array_equal(read(folder / "image.zarr"), IMAGE)
     np.testing.assert_array_equal(read(folder / "labels.zarr"), LABELS)
-    np.testing.assert_array_equal(tifffile.imread(folder / "raw.tif"), IMAGE)
     np.testing.assert_array_equal(read(folder / "raw.zarr"), IMAGE)
-    for found in (tifffile.imread(folder / "mito.tif"), read(folder / "blobs.zarr")):
+    for found in (read(folder / "mito.zarr"), read(folder / "blobs.zarr")):
         np.testing.assert_array_equal(found > 0, MASK)
         assert found.max() == 2
     colours = read(folder / "colours.zarr")
@@ -216,7 +215,7 @@ def test_a_file_without_a_checksum_is_compared_with_what_it_was(home, tmp_path, 
     folder = fetch(dataset, str(tmp_path))
     assert hashlib.sha256(ARCHIVE).hexdigest() in caplog.text
     (folder / "download/set.h5").unlink()
-    (folder / "raw.tif").unlink()
+    shutil.rmtree(folder / "raw.zarr")
     home.files["set.h5"] = STORE + b" "
     with pytest.raises(ValueError, match=r"not the file that it was.*--from"):
         fetch(dataset, str(tmp_path))
@@ -301,6 +300,7 @@ def test_every_entry_says_what_is_known_of_it():
             assert file.seen
             assert os.path.basename(file.name) == file.name
         assert len({product.path for product in dataset.products}) == len(dataset.products)
+        assert all(product.path.endswith(".zarr") for product in dataset.products)
     with pytest.raises(ValueError, match="choose from snemi3d"):
         find("nothing")
 
