@@ -1,17 +1,18 @@
-"""The script gives napari the arrays, where they lie; here napari only takes note."""
+"""The script gives napari the arrays, where they lie."""
 
 import runpy
 import sys
 import types
 
 import numpy as np
+import pytest
 
 from maemem.view.scene import read_scene
 from maemem.view.script import napari_script
 
 
 class Viewer:
-    """Records what is added to it."""
+    """Stands in for napari's, and records what is added to it."""
 
     made: "list[Viewer]" = []  # noqa: RUF012
 
@@ -25,14 +26,18 @@ class Viewer:
     add_image = add_labels = add_points = _add
 
 
+def run_script(scene, folder):
+    script = folder / "view.py"
+    script.write_text(napari_script(scene))
+    runpy.run_path(str(script))
+
+
 def test_the_script_opens_every_layer_in_its_place(config, workdir, tmp_path, monkeypatch):
     scene = read_scene(config, workdir)
-    script = tmp_path / "view.py"
-    script.write_text(napari_script(scene))
     ran = []
     fake = types.SimpleNamespace(Viewer=Viewer, run=lambda: ran.append(True))
     monkeypatch.setitem(sys.modules, "napari", fake)
-    runpy.run_path(str(script))
+    run_script(scene, tmp_path)
     (viewer,) = Viewer.made
     assert ran
     assert list(viewer.layers) == [*(layer.name for layer in scene.layers), "errors"]
@@ -47,3 +52,32 @@ def test_the_script_opens_every_layer_in_its_place(config, workdir, tmp_path, mo
     places, look = viewer.layers["errors"]
     assert places == [spot.centre_zyx for spot in scene.spots]
     assert look["scale"] == (30, 6, 6)
+
+
+def test_napari_itself_has_every_value_in_its_place(config, workdir, tmp_path, monkeypatch):
+    napari = pytest.importorskip("napari", reason="napari is not installed")
+    from napari.components import ViewerModel  # All of a viewer but its window.
+
+    made = []
+
+    def open_viewer(title):
+        made.append(ViewerModel(title=title))
+        return made[0]
+
+    monkeypatch.setattr(napari, "Viewer", open_viewer)
+    monkeypatch.setattr(napari, "run", lambda: None)
+    scene = read_scene(config, workdir)
+    run_script(scene, tmp_path)
+    (viewer,), (spot,) = made, scene.spots
+    assert [layer.name for layer in viewer.layers] == [*(la.name for la in scene.layers), "errors"]
+    box = scene.scored
+    places = np.random.default_rng(0).integers(box.start_zyx, box.stop_zyx, (20, 3))
+    for place in (spot.centre_zyx, *places):
+        place_nm = np.multiply(place, scene.voxel_size_nm)
+        viewer.dims.set_point(range(3), place_nm)
+        for layer in scene.layers:
+            viewer.layers[layer.name].visible = True  # Or it has no values.
+            found = viewer.layers[layer.name].get_value(place_nm, world=True)
+            assert found == np.asarray(layer.store)[tuple(np.subtract(place, layer.start_zyx))]
+        if place is spot.centre_zyx:
+            assert viewer.layers["errors"].get_value(place_nm, world=True) == 0
