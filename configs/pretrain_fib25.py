@@ -4,9 +4,9 @@
         --workdir=runs/fib25
 
 DATA/fib25 holds train-input, unlabeled-1 and unlabeled-2, which
-`python -m maemem.data.fetch fib25 --root=DATA` gets. Of the labelled volume,
-sections 0 to 119 are trained on and the held-out crops are from sections 120 to 169; the rest
-belongs to the test: no crop is ever taken from it.
+`python -m maemem.data.fetch fib25 --root=DATA` gets. Of the labelled volume, sections 0 to 119 are
+trained on and the held-out crops are from sections 120 to 169; the rest belongs to the test: no
+crop is ever taken from it.
 
 Cost and score: 32 minutes on two cores that other work shared now and then; `eval_masked_mse` 0.853
 after 17.5 minutes (step 4,000) and 0.833 at the end.

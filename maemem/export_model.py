@@ -34,7 +34,7 @@ def export_model(
     citation: str = "",
     stage: str = "",
 ) -> None:
-    """Writes a model folder.
+    """Writes a model folder; thresholds and scores of another checkpoint are left out, and named.
 
     Args:
       workdir: of a run that has trained.
