@@ -118,7 +118,9 @@ def merge(
       an iterator over one table for each threshold, of the object `[fragment]`, one of its
       fragments; 0 stays 0.
     """
-    merging = _Merging(graph, count, _sums(graph.statistics, score))
+    rows = graph.statistics
+    sums = _Means(rows) if score == "mean" else _Quantiles(rows, _QUANTILES[score])
+    merging = _Merging(graph, count, sums)
     for threshold in thresholds:
         merging.run(threshold)
         yield merging.objects()
@@ -295,7 +297,3 @@ class _Quantiles:
         counts = np.cumsum(histograms, axis=-1)
         places = self._percent * counts[..., -1:] // 100 + 1
         return ((counts < places).sum(-1) + 0.5) / _BINS
-
-
-def _sums(statistics: np.ndarray, score: str) -> _Means | _Quantiles:
-    return _Means(statistics) if score == "mean" else _Quantiles(statistics, _QUANTILES[score])
