@@ -18,7 +18,7 @@ import tensorstore as ts
 
 from maemem.data import damage, ledger, omezarr
 from maemem.data.formats import VoxelSize
-from maemem.data.volumes import UNFINISHED_SUFFIX
+from maemem.data.volumes import UNFINISHED_SUFFIX, check_voxel_size
 from maemem.durable import write_durably
 from maemem.geometry import Box
 
@@ -212,5 +212,5 @@ def _open(folder: Path) -> Stored:
         z0, y0, x0 = own["start_zyx"]
         region = Box((0, 0, 0), (z, y, x)).moved((z0, y0, x0))
         *_, dz, dy, dx = scale
-        voxel = (dz, dy, dx)
+        voxel = check_voxel_size((dz, dy, dx))
         return Stored(folder, store, tuple(own["channels"]), region, voxel, dict(own["attributes"]))

@@ -123,14 +123,21 @@ def read_layout(kvstore: ts.KvStore) -> Layout | None:
       The layout, or None where there are no metadata of a known format.
 
     Raises:
-      ValueError: if the metadata are malformed, or lead to no array.
+      ValueError: if the metadata are malformed, not finite, or lead to no array.
     """
     try:
-        return _read_layout(kvstore)
+        layout = _read_layout(kvstore)
     except PlaceError:
         raise
     except (LookupError, TypeError, AttributeError, ValueError, OverflowError) as error:
         raise PlaceError(f"the metadata at {address(kvstore)} are malformed: {error!r}") from error
+    # JSON as Python reads it has NaN and Infinity, and 1e999, too.
+    if layout and not all(map(math.isfinite, (*(layout.voxel_size_nm or ()), *layout.start_nm))):
+        raise PlaceError(
+            f"the metadata at {address(kvstore)} say that voxels are {layout.voxel_size_nm} and "
+            f"begin at {layout.start_nm} (z, y, x, in nm), expected finite numbers; correct them"
+        )
+    return layout
 
 
 def _read_layout(kvstore: ts.KvStore) -> Layout | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from jaxtyping import Int64, Integer
@@ -57,14 +57,22 @@ def contingency(
 
 
 def merge(tables: Iterable[Contingency]) -> Contingency:
-    """The table of several regions together, from theirs."""
-    tables = list(tables)
-    empty = np.zeros(0, np.int64)
-    truth, predicted, voxels = (
-        np.concatenate([empty, *(getattr(table, field.name) for table in tables)])
-        for field in dataclasses.fields(Contingency)
-    )
-    return _summed(truth, predicted, voxels)
+    """The table of several regions together, from theirs.
+
+    They are added up as they come: what is held at once does not grow with their number.
+    """
+    whole, waiting = Contingency(*[np.zeros(0, np.int64)] * 3), []
+    for table in tables:
+        waiting.append(table)
+        # Not each by itself, or the whole would be sorted anew for it.
+        if sum(len(each.voxels) for each in waiting) >= len(whole.voxels):
+            whole, waiting = _joined([whole, *waiting]), []
+    return _joined([whole, *waiting])
+
+
+def _joined(tables: Sequence[Contingency]) -> Contingency:
+    rows = zip(*((each.truth, each.predicted, each.voxels) for each in tables), strict=True)
+    return _summed(*map(np.concatenate, rows))
 
 
 def _count_runs(truth: np.ndarray, predicted: np.ndarray) -> Contingency:

@@ -11,8 +11,7 @@ import dataclasses
 import heapq
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TypeAlias
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from jaxtyping import Float, Int64, Integer
@@ -109,7 +108,7 @@ def merge(
     are taken anew, of all of their affinities. Of equal scores, the pair of lower ids comes first.
 
     Args:
-      graph: of fragments 1 to count; its statistics are added up in place.
+      graph: of fragments 1 to count; its statistics may be added up in place.
       count: of the fragments.
       thresholds: affinities, falling: two regions merge where their score is above it, so the lower
         the threshold, the larger the objects. One pass serves all of them.
@@ -119,7 +118,9 @@ def merge(
       an iterator over one table for each threshold, of the object `[fragment]`, one of its
       fragments; 0 stays 0.
     """
-    merging = _Merging(graph, count, _mean if score == "mean" else _quantile(_QUANTILES[score]))
+    rows = graph.statistics
+    sums = _Means(rows) if score == "mean" else _Quantiles(rows, _QUANTILES[score])
+    merging = _Merging(graph, count, sums)
     for threshold in thresholds:
         merging.run(threshold)
         yield merging.objects()
@@ -132,15 +133,14 @@ class _Merging:
     score of both together is never above that of the better one.
     """
 
-    def __init__(self, graph: RegionGraph, count: int, score: _Score):
-        self._score = score
-        self._statistics = graph.statistics
-        self._ends = [(u, v) for u, v in graph.pairs.tolist()]
+    def __init__(self, graph: RegionGraph, count: int, sums: _Means | _Quantiles):
+        self._sums = sums
+        self._ends = graph.pairs.T.tolist()
         self._parents = list(range(count + 1))
         self._edges: list[dict[int, int]] = [{} for _ in range(count + 1)]  # by neighbour
-        for edge, (u, v) in enumerate(self._ends):
+        for edge, (u, v) in enumerate(zip(*self._ends, strict=True)):
             self._edges[u][v] = self._edges[v][u] = edge
-        costs = _in_parts(score, graph.statistics)
+        costs = -sums.scores()
         self._costs = costs.tolist()
         # Edges in the order of their first costs; those that were scored anew are few.
         order = np.argsort(costs, kind="stable")
@@ -148,8 +148,8 @@ class _Merging:
         self._sorted = itertools.chain(edges, [(math.inf, -1)])
         self._first = next(self._sorted)
         self._again: list[tuple[float, int]] = []
-        self._stale = bytearray(len(self._ends))
-        self._gone = bytearray(len(self._ends))
+        self._stale = bytearray(len(costs))
+        self._gone = bytearray(len(costs))
 
     def run(self, threshold: float) -> None:
         """Merges what scores above a threshold."""
@@ -158,10 +158,10 @@ class _Merging:
                 continue
             if self._stale[edge]:
                 self._stale[edge] = 0
-                cost = self._costs[edge] = -float(self._score(self._statistics[edge]))
+                cost = self._costs[edge] = -self._sums.score(edge)
                 heapq.heappush(self._again, (cost, edge))
                 continue
-            self._merge(*map(self._root, self._ends[edge]))
+            self._merge(*(self._root(ends[edge]) for ends in self._ends))
 
     def _pop(self, limit: float) -> int | None:
         """The edge that costs least, if that is below the limit; of equal ones the first."""
@@ -207,7 +207,7 @@ class _Merging:
         costs = self._costs
         if costs[b] < costs[a] or (costs[a] == costs[b] and b < a):
             a, b = b, a
-        self._statistics[a] += self._statistics[b]
+        self._sums.add(a, b)
         self._stale[a] = self._gone[b] = 1
         return a
 
@@ -253,24 +253,47 @@ def _unique(pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return sorted_[new], places
 
 
-# From statistics `[... numbers]` to scores `[...]`.
-_Score: TypeAlias = Callable[[np.ndarray], np.ndarray | np.floating]
+class _Means:
+    """The affinities of edges, which are scored by their mean."""
+
+    def __init__(self, statistics: np.ndarray):
+        self._statistics = statistics
+        # One edge after the other, Python's numbers take less time than those of an array.
+        self._counts, self._totals = statistics.T.tolist()
+
+    def scores(self) -> np.ndarray:
+        """Of all edges, before any are added."""
+        return self._statistics[:, 1] / (self._statistics[:, 0] * _UNITS)
+
+    def score(self, edge: int) -> float:
+        return self._totals[edge] / (self._counts[edge] * _UNITS)
+
+    def add(self, edge: int, other: int) -> None:
+        """Gives an edge the affinities of another one, too."""
+        self._counts[edge] += self._counts[other]
+        self._totals[edge] += self._totals[other]
 
 
-def _mean(statistics: np.ndarray) -> np.ndarray | np.floating:
-    return statistics[..., 1] / (statistics[..., 0] * _UNITS)
+class _Quantiles:
+    """The affinities of edges, which are scored by a quantile."""
 
+    def __init__(self, statistics: np.ndarray, percent: int):
+        self._statistics, self._percent = statistics, percent
 
-def _quantile(percent: int) -> _Score:
-    def score(histograms: np.ndarray) -> np.ndarray | np.floating:
+    def scores(self) -> np.ndarray:
+        """Of all edges; what all of them at once would take is several times the statistics."""
+        starts = range(0, len(self._statistics), 4096)
+        parts = [self._scores(self._statistics[i : i + 4096]) for i in starts]
+        return np.concatenate([np.zeros(0), *parts])
+
+    def score(self, edge: int) -> float:
+        return float(self._scores(self._statistics[edge]))
+
+    def add(self, edge: int, other: int) -> None:
+        """Gives an edge the affinities of another one, too."""
+        self._statistics[edge] += self._statistics[other]
+
+    def _scores(self, histograms: np.ndarray) -> np.ndarray | np.floating:
         counts = np.cumsum(histograms, axis=-1)
-        places = percent * counts[..., -1:] // 100 + 1
+        places = self._percent * counts[..., -1:] // 100 + 1
         return ((counts < places).sum(-1) + 0.5) / _BINS
-
-    return score
-
-
-def _in_parts(score: _Score, statistics: np.ndarray) -> np.ndarray:
-    """The costs of edges; what all of them at once would take is several times the statistics."""
-    parts = [score(statistics[i : i + 4096]) for i in range(0, len(statistics), 4096)]
-    return -np.concatenate([np.zeros(0), *parts])

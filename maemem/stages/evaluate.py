@@ -9,7 +9,7 @@ import functools
 import json
 import logging
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from maemem.config import Config
 from maemem.data.damage import read_json
 from maemem.durable import write_durably
 from maemem.geometry import Box, blocks
+from maemem.logs import showing_progress
 from maemem.reporting.page import NETWORK
 from maemem.segmentation.contingency import Contingency, contingency, merge
 from maemem.segmentation.decoders import Thresholds
@@ -90,9 +91,22 @@ def _score(
     for method in methods(config):
         labels = finished_labels(config, workdir, name, volume, method, thresholds[method])
         count = functools.partial(_count, read_truth, labels)
-        scores[method] = score_all(merge(workers(count, parts)), **config.evaluate.to_dict())
+        table = merge(_tables(count, parts, workers))
+        scores[method] = score_all(table, **config.evaluate.to_dict())
     own = scores.pop(NETWORK)
     return {**own, "baselines": scores}
+
+
+def _tables(
+    count: Callable[[Box], Contingency], parts: Sequence[Box], workers: Map
+) -> Iterator[Contingency]:
+    """The tables of all parts, in any order; the progress is shown."""
+    with showing_progress(
+        log, "counted", total=len(parts), missing=len(parts), shown=True
+    ) as advance:
+        for table in workers(count, parts):
+            yield table
+            advance()
 
 
 def _count(read_truth: Callable[[Box], np.ndarray], labels: Stored, part: Box) -> Contingency:

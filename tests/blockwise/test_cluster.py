@@ -81,6 +81,13 @@ class DiesOnce:
                 os.kill(os.getpid(), signal.SIGKILL)
 
 
+def done_periodically(block):
+    """What Dask does in the worker, every so often."""
+    from distributed import get_worker
+
+    return set(get_worker().periodic_callbacks)
+
+
 def mistake(block):
     raise ValueError(f"block {block} is wrong; mend it")
 
@@ -128,6 +135,12 @@ def test_every_block_is_done_once_and_by_several_processes(tmp_path, workers):
 
 def test_what_a_block_gives_comes_back(workers):
     assert set(workers(str, EVERY)) == set(map(str, EVERY))
+
+
+def test_workers_spend_no_time_on_profiles_of_themselves(workers):
+    (names,) = workers(done_periodically, EVERY[:1])
+    assert "heartbeat" in names
+    assert "profile" not in names
 
 
 def test_a_block_whose_worker_is_killed_is_done_by_another(tmp_path, workers):

@@ -1,5 +1,7 @@
 """Labels and boxes of what is stored."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -48,3 +50,14 @@ def test_says_what_is_not_there(tmp_path):
         store.open_prediction(tmp_path / "raw.zarr")
     with pytest.raises(ValueError, match="is a URL"):
         store.open_prediction("gs://bucket/a.zarr")
+
+
+def test_a_voxel_size_that_is_not_finite_is_refused(tmp_path):
+    path = tmp_path / "a.zarr"
+    write(path, np.ones((5, 70, 45), np.uint32))
+    metadata = json.loads((path / "zarr.json").read_text())
+    (image,) = metadata["attributes"]["ome"]["multiscales"]
+    image["datasets"][0]["coordinateTransformations"][0]["scale"][0] = float("nan")
+    (path / "zarr.json").write_text(json.dumps(metadata))
+    with pytest.raises(ValueError, match=rf"{path} cannot be read .*three positive lengths"):
+        store.open_labels(path)

@@ -284,6 +284,21 @@ def test_malformed_metadata(tmp_path):
         open_volume(str(tmp_path))
 
 
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
+@pytest.mark.parametrize("kind", ["scale", "translation"])
+def test_ome_metadata_that_are_not_finite(tmp_path, kind, number):
+    write(tmp_path / "0", "zarr", ARRAY)
+    for content in ("5.0", number):
+        own = [{"type": "scale", "scale": SIZE}, {"type": kind, kind: [1.0, 1.0, "HERE"]}]
+        image = multiscales("zyx", [1, 1, 1])
+        image["multiscales"][0]["datasets"][0]["coordinateTransformations"] = own
+        (tmp_path / ".zattrs").write_text(json.dumps(image).replace('"HERE"', content))
+        if content != number:
+            open_volume(str(tmp_path))
+    with pytest.raises(ValueError, match=f"{tmp_path}.* expected finite numbers; correct them"):
+        open_volume(str(tmp_path))
+
+
 @pytest.mark.parametrize(
     "content",
     [

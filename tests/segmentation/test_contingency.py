@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -46,6 +48,20 @@ def test_tables_of_parts_merge_to_that_of_the_whole(pair, cut):
     truth, predicted = pair
     parts = [contingency(truth[s], predicted[s]) for s in (slice(0, cut), slice(cut, None))]
     assert rows(merge(parts)) == rows(contingency(truth, predicted))
+
+
+def test_many_tables_hold_no_more_memory_than_an_eighth_of_them():
+    def table():
+        return contingency(np.arange(4096).reshape(16, 16, 16), np.ones((16, 16, 16), int))
+
+    peaks = []
+    for count in (25, 200):
+        tracemalloc.start()
+        whole = merge(table() for _ in range(count))
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert whole.voxels.tolist() == [count] * 4096
+    assert peaks[1] < 1.1 * peaks[0]
 
 
 def test_counts_beyond_float_precision_are_exact():

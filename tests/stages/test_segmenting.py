@@ -1,6 +1,7 @@
 """From an encoder to scores: all stages in one run, and what they refuse."""
 
 import json
+import logging
 import re
 import shutil
 
@@ -9,6 +10,8 @@ import pytest
 
 from maemem.blockwise.store import open_prediction, read_labels
 from maemem.config import bcd, markers
+from maemem.geometry import blocks
+from maemem.segmentation.contingency import contingency
 from maemem.stages import evaluate, finetune, predict, segment
 from maemem.stages.thresholds import check_thresholds, methods
 from maemem.training.checkpoint import read_parameters
@@ -184,6 +187,17 @@ def test_workers_leave_the_same_bytes(whole, workdir):
         stage.run(runs.config(runtime__workers="local:2"), workdir)
     for name in names:
         assert files(workdir / name) == files(whole[0] / name)
+
+
+def test_evaluate_tells_how_far_it_is(caplog, monkeypatch):
+    monkeypatch.setattr("maemem.logs._LOG_EVERY_SECONDS", -1)
+    ones = np.ones((2, 2, 2), int)
+    parts = list(blocks((4, 4, 2), (2, 2, 2)))
+    with caplog.at_level(logging.INFO, logger="maemem"):
+        tables = list(evaluate._tables(lambda part: contingency(ones, ones), parts, map))
+    assert len(tables) == len(caplog.messages) == 4
+    last = caplog.messages[-1]
+    assert re.fullmatch(r"counted 4 of 4 blocks, .* blocks/s, 0:00:00 left", last)
 
 
 @pytest.mark.slow
