@@ -1,6 +1,7 @@
 """Predict, segment and evaluate of many blocks, killed when some of a step's blocks are done."""
 
 import itertools
+import os
 import random
 import re
 import signal
@@ -8,7 +9,11 @@ import time
 
 import pytest
 
+from maemem.blockwise.engine import open_workers
+from maemem.build.volumes import open_raw
+from maemem.stages import predict
 from tests import runs
+from tests.blockwise.test_killed_workers import busy
 from tests.blockwise.volumes import files
 
 STAGES = ("predict", "segment", "evaluate")
@@ -86,3 +91,32 @@ def test_killed_between_blocks_of_any_step_it_ends_with_the_same_bytes(whole, tm
     runs.run(workdir, **fields)
     for stage in STAGES:
         assert files(tmp_path / "whole" / stage) == files(workdir / stage), stage
+
+
+@pytest.mark.slow
+def test_workers_that_are_killed_while_they_hold_the_network_predict_the_same_bytes(
+    whole, tmp_path
+):
+    fields = FIELDS | {"predict__network": str(whole[0])}
+    config = runs.config(**fields)
+    test = config.data.test.labelled
+    path, _ = predict.checked_network(config, tmp_path)
+    raw = open_raw(config, test, tmp_path)
+    network = predict.open_network(config, None, path, raw.voxel_size_nm)
+    killed = []
+
+    def under_fire(work, blocks):
+        for number, result in enumerate(workers(work, blocks)):
+            # Whoever did the first block holds the network, and is at another one.
+            if not number:
+                for process in busy(workers.args[0].cluster):
+                    os.kill(process, signal.SIGKILL)
+                    killed.append(process)
+            yield result
+
+    with open_workers("local:2") as workers:
+        for name, by in (("here", map), ("there", under_fire)):
+            output = tmp_path / name / "a.zarr"
+            predict.write_prediction(network, raw, test.region, output, by)
+    assert killed
+    assert files(tmp_path / "here") == files(tmp_path / "there")
