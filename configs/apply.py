@@ -22,15 +22,19 @@ from maemem.config import segmenting, volume
 
 def get_config(model: str = ""):
     """The config of the network of a workdir or a model folder."""
-    from maemem.workdir import read_config  # Late: it takes JAX, which is slow to import.
+    from maemem.workdir import read_config, read_record  # Late: JAX is slow to import.
 
     if not model:
         raise FileNotFoundError("no model is named; give its folder, as in maemem:apply:runs/demo")
-    config, defaults = read_config(pathlib.Path(model).expanduser()).unlock(), segmenting()
-    if "objective" not in config:
+    folder = pathlib.Path(model).expanduser().absolute()
+    try:
+        config, defaults = read_config(folder).unlock(), segmenting()
+    except ValueError as error:
+        raise OSError(error) from None  # Of these, ml_collections shows the message alone.
+    if "finetune" not in config or read_record(folder).get("stage") == "pretrain":
         raise FileNotFoundError(f"{model} is of pre-training only, and segments nothing")
     config.stages = ("predict", "segment")
-    config.predict.network = model
+    config.predict.network = str(folder)
     config.segment.baselines = ()
     config.data.root, config.runtime = defaults.data.root, defaults.runtime
     config.data.train, config.data.validation = ConfigDict(), ConfigDict()

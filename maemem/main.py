@@ -39,6 +39,7 @@ def main(argv: list[str]) -> None:
     from jax.errors import JaxRuntimeError
 
     from maemem.stages import evaluate, finetune, predict, pretrain, report, segment
+    from maemem.stages.thresholds import check_thresholds
     from maemem.training.loop import NonFiniteLoss
     from maemem.training.mesh import join_cluster, lost_others, on_first_process
     from maemem.workdir import cache_compilations, claim_workdir, timed, workdir_folder
@@ -65,6 +66,8 @@ def main(argv: list[str]) -> None:
             interrupt_at_sigterm()
         on_first_process(lambda: claim_workdir(config, workdir, stages))
         cache_compilations(workdir)
+        if "segment" in config.stages:
+            check_thresholds(config, workdir)
         for name in config.stages:
             log.info("stage %s, in %s", name, workdir)
             with timed(name, workdir):
@@ -90,9 +93,22 @@ def main(argv: list[str]) -> None:
 def parse_flags(argv: list[str]) -> list[str]:
     """Parses the command line; a field that a config does not have is one line, not a traceback."""
     try:
-        return app.parse_flags_with_usage(with_config_path(argv))
+        rest = app.parse_flags_with_usage(with_config_path(argv))
+        _CONFIG.value.lock()  # A config that could not be made says so when it is first used.
+        return rest
     except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {_unwrapped(error)}")
+
+
+def _unwrapped(error: Exception) -> object:
+    """What an error of the command line has to say, without what ml_collections wraps it in."""
+    if isinstance(error, OSError):  # What the config's file raised is its cause.
+        return error.__cause__ or error
+    missing = error if isinstance(error, KeyError) else error.args[0]
+    if isinstance(missing, KeyError):
+        field, *advice = str(missing.args[0]).splitlines()
+        return ". ".join([f"the config has no such field: {field}", *advice])
+    return error
 
 
 def run() -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from maemem.config import RUNTIME_FIELDS, UINT8_RANGE, Config, everything
+from maemem.config import RUNTIME_FIELDS, UINT8_RANGE, Config, bcd, everything
 from maemem.durable import write_durably
 from maemem.locks import lock
 
@@ -134,11 +134,22 @@ def read_config(folder: pathlib.Path) -> Config:
     Raises:
       FileNotFoundError, ValueError: as `read_record`.
     """
-    fields = _with_tuples(read_record(folder)["config"])
-    defaults = everything().to_dict()
-    for section in ("data", "model", "predict", "segment", "runtime"):
-        fields[section] = {**defaults[section], **fields.get(section, {})}
-    return ConfigDict(fields).lock()
+    return ConfigDict(_with_defaults(_with_tuples(read_record(folder)["config"]))).lock()
+
+
+def _with_defaults(fields: dict[str, Any]) -> dict[str, Any]:
+    """A recorded config, with the defaults of fields that are newer than it."""
+    defaults = everything()
+    if fields.get("objective", {}).get("kind") == "bcd":
+        defaults.objective = bcd()
+    # What is shown of a run asks for some that pre-training does not have.
+    sections = {*fields, "predict", "segment", "evaluate", "runtime"}.intersection(defaults)
+    filled = {
+        name: {**defaults[name].to_dict(), **fields.get(name, {})}
+        for name in sections
+        if isinstance(defaults[name], ConfigDict)
+    }
+    return {**fields, **filled}
 
 
 def _with_tuples(value: Any) -> Any:
@@ -219,11 +230,9 @@ def _recorded(checkpoint: pathlib.Path) -> dict[str, Any] | None:
     # Not above what can be its workdir: what lies there is of something else.
     for folder in checkpoint.absolute().parents[:3]:
         try:
-            config = json.loads((folder / "config.json").read_text())["config"]
-        except (OSError, ValueError, KeyError, TypeError):
+            return _with_defaults(json.loads((folder / "config.json").read_text())["config"])
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue
-        if isinstance(config, dict):
-            return config
     return None
 
 

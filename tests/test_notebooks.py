@@ -5,6 +5,8 @@ import pathlib
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 
 import nbformat
 import pytest
@@ -74,6 +76,39 @@ def test_they_hold_no_logic_of_their_own(name):
 
 def test_a_command_may_end_after_its_last_word():
     watch("bash -c 'exec >&- 2>&-; sleep 0.5'")
+
+
+@pytest.mark.skipif(not (runs.REPOSITORY / ".git").exists(), reason="this is no clone")
+@pytest.mark.parametrize("accelerator", [False, True])
+def test_on_colab_they_fetch_and_install_maemem(tmp_path, accelerator):
+    (setup,) = {code(read(name))[1].source for name in NAMES}  # The same in all of them.
+    programs = {"pip": 'echo "$*" >> installed'} | ({"nvidia-smi": ""} if accelerator else {})
+    for name, script in programs.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / ".gitconfig").write_text("[safe]\n  directory = *\n")  # Whoever owns this clone.
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "HOME": str(tmp_path)}
+    parameters = (
+        f"import os; os.environ.update({environment!r})\nREPOSITORY = 'file://{runs.REPOSITORY}'"
+    )
+    cells = [nbformat.v4.new_code_cell(source) for source in (parameters, setup)]
+    where = {"metadata": {"path": str(tmp_path)}}
+    NotebookClient(nbformat.v4.new_notebook(cells=cells), timeout=60, resources=where).execute()
+    wanted = "jax[cuda12]" if accelerator else "jax"
+    installed = (tmp_path / "maemem" / "installed").read_text()
+    assert installed == f"install --quiet .[view] {wanted}\n"
+    assert (tmp_path / "maemem" / "maemem" / "main.py").exists()
+
+
+def test_a_checkout_whose_libraries_are_missing_is_not_taken_for_installed():
+    guard = (
+        "import importlib.util"
+        + code(read(NAMES[0]))[1].source.partition("import importlib.util")[2]
+    )
+    command = [sys.executable, "-S", "-c", guard]  # Without what is installed.
+    done = subprocess.run(command, cwd=runs.REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith("maemem is not installed: give REPOSITORY")
 
 
 @pytest.mark.slow

@@ -323,7 +323,8 @@ def _agreed_voxel_size(path: str, stored: VoxelSize | None, given: VoxelSize | N
     if given is None:
         if stored is None:
             raise ValueError(
-                f"{path} does not say its voxel size; give voxel_size_nm, in nm, as z, y, x"
+                f"{path} does not say its voxel size; give voxel_size_nm, in nm, as z, y, x: "
+                f"--config.data.SET.NAME.voxel_size_nm=30.,6.,6."
             )
         with damage.named(path, "correct its metadata"):
             return check_voxel_size(stored)

@@ -29,6 +29,8 @@ from maemem.doctor.predictions import Prediction
 from maemem.doctor.trials import Trial
 from maemem.doctor.verdict import Verdict
 from maemem.doctor.volumes import SETS, Opened
+from maemem.stages import predict
+from maemem.stages.thresholds import check_thresholds
 
 T = TypeVar("T")
 
@@ -172,7 +174,7 @@ def _examine_prediction(
     workdir: pathlib.Path,
 ) -> Prediction | None:
     """Makes the checks of the stage predict, with the network that is there or will be."""
-    if predictions.is_made(config):
+    if predict.network_is_made(config):
         fine_tuned = [trial for trial in trained if trial.stage == "finetune"]
         network = predictions.of_trial(fine_tuned[0], opened) if fine_tuned else None
     else:
@@ -196,10 +198,10 @@ def _examine_segmentation(
 ) -> None:
     """Makes the checks of the stages segment and evaluate."""
     check, free = examination.check, machine.memory_of_machine()
-    found = [
-        check("memory segment", machine.tuning_memory, config, opened, free),
-        check("memory blocks", machine.decoding_memory, config, opened, free),
-    ]
+    check("thresholds", _thresholds, config, workdir)
+    found = [check("memory blocks", machine.decoding_memory, config, opened, free)]
+    if config.data.validation:
+        found.append(check("memory segment", machine.tuning_memory, config, opened, free))
     if "intensity" in config.segment.baselines:
         found.append(check("memory intensity", machine.intensity_memory, opened, free))
     if any(verdict.level == "fail" for verdict in found):
@@ -227,6 +229,11 @@ def _paths(opened: list[Opened]) -> dict[str, Config]:
         for path in (volume.entry.path, volume.entry.labels)
         if path and not path.startswith("synthetic:")
     }
+
+
+def _thresholds(config: Config, workdir: pathlib.Path) -> Verdict:
+    check_thresholds(config, workdir)
+    return Verdict("ok", "there are volumes to tune them on, or those that the network has fit")
 
 
 def _sets(config: Config, workdir: pathlib.Path) -> Verdict:

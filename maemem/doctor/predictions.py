@@ -14,7 +14,7 @@ from jaxtyping import PyTree
 
 from maemem.blockwise.windows import Windows
 from maemem.build.networks import test_time_views
-from maemem.config import WORKDIR, Config
+from maemem.config import Config
 from maemem.doctor.trials import Trial, planned, state_of
 from maemem.doctor.verdict import Verdict, duration
 from maemem.doctor.volumes import Opened
@@ -42,11 +42,6 @@ class Prediction:
         return np.zeros(shape, self.held_out[0].raw.dtype)
 
 
-def is_made(config: Config) -> bool:
-    """Whether the run fine-tunes the network that it predicts with."""
-    return "finetune" in config.stages and WORKDIR in config.predict.network
-
-
 def of_trial(trial: Trial, opened: list[Opened]) -> Prediction:
     """With the network that is to be trained."""
     objective: Segmentation = trial.objective  # type: ignore
@@ -58,11 +53,12 @@ def of_network(config: Config, opened: list[Opened], workdir: pathlib.Path) -> P
     """With the network that is there.
 
     Raises:
-      ValueError: if it cannot be read, or is not what the config describes, or no volume that it
-        is to predict could be opened.
+      ValueError: if it cannot be read, is not what the config describes or knows voxels of another
+        size, or no volume that it is to predict could be opened.
       FileNotFoundError: if there is none.
     """
     path, checkpoint = predict.checked_network(config, workdir)
+    predict.check_voxel_sizes(config, workdir, path)
     held_out = _held_out(opened)
     network = predict.open_network(config, None, path, held_out[0].raw.voxel_size_nm)
     params, _ = predict.network_parameters(path)

@@ -14,7 +14,6 @@ from maemem.build.networks import target
 from maemem.build.volumes import open_scored
 from maemem.config import Config
 from maemem.data.pipeline import renumber
-from maemem.doctor import predictions
 from maemem.doctor.predictions import Prediction
 from maemem.doctor.volumes import Opened, middle
 from maemem.geometry import Zyx, blocks
@@ -76,7 +75,7 @@ def take_sample(
     if "predict" not in config.stages:
         stored = stored_prediction(workdir, volume.set, volume.name)
         said, source = [stored.read_probabilities(box)], f"the prediction {stored.path}"
-    elif network and not (labelled and predictions.is_made(config)):
+    elif network and not (labelled and predict.network_is_made(config)):
         said, source = [_predicted(network, raw)], f"what {network.source} says"
     else:
         said = [made_up(config, truth, *look) for look in (SURE, UNSURE)]

@@ -64,7 +64,7 @@ def run(config: Config, workdir: pathlib.Path) -> None:
     check_sets(config, workdir)
     workdir = workdir.absolute()  # Workers may start elsewhere.
     path, checkpoint = checked_network(config, workdir)
-    _check_voxel_sizes(config, workdir, path)
+    check_voxel_sizes(config, workdir, path)
     with open_workers(config.runtime.workers) as workers:
         for name, volume, entry in ((s, *item) for s in SETS for item in config.data[s].items()):
             raw = open_raw(config, entry, workdir)
@@ -79,6 +79,21 @@ def network_path(config: Config, workdir: pathlib.Path) -> pathlib.Path:
     """Where the config says that the network is, in full."""
     path = config.predict.network.replace(WORKDIR, str(workdir.absolute()))
     return pathlib.Path(path).expanduser().absolute()
+
+
+def network_is_made(config: Config) -> bool:
+    """Whether the run itself fine-tunes the network that it predicts with."""
+    return "finetune" in config.stages and WORKDIR in config.predict.network
+
+
+def network_digest(path: pathlib.Path) -> str:
+    """What tells the network at a path, in full, from others; predictions carry it.
+
+    Raises:
+      ValueError: if it cannot be read.
+      FileNotFoundError: if there is none.
+    """
+    return _digest(network_parameters(path)[0])
 
 
 def checked_network(config: Config, workdir: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:
@@ -117,8 +132,12 @@ def same_voxel_size(given: Sequence[float], known: Sequence[float]) -> bool:
     return max(ratios) <= _SAME_VOXEL_SIZE
 
 
-def _check_voxel_sizes(config: Config, workdir: pathlib.Path, network: pathlib.Path) -> None:
-    """Refuses volumes whose voxels are not as large as those that the network knows."""
+def check_voxel_sizes(config: Config, workdir: pathlib.Path, network: pathlib.Path) -> None:
+    """Checks that the voxels of all volumes are as large as those that a network knows.
+
+    Raises:
+      ValueError: if those of one are not, or it cannot be opened.
+    """
     try:
         known = trained_voxel_size(read_config(network), network)
     except FileNotFoundError:

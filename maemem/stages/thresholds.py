@@ -31,7 +31,7 @@ from maemem.segmentation.contingency import contingency
 from maemem.segmentation.decoders import Thresholds, candidates
 from maemem.segmentation.intensity import intensity_affinities
 from maemem.segmentation.summary import score_all
-from maemem.stages.predict import network_path
+from maemem.stages.predict import network_digest, network_is_made, network_path
 from maemem.training.model_folder import check_files, is_model
 from maemem.training.progress import progress_bar
 from maemem.workdir import check_network
@@ -68,6 +68,22 @@ def decide_thresholds(config: Config, workdir: pathlib.Path) -> None:
         _refuse_retuning(workdir)
         decide = _tune if config.data.validation else _take_thresholds
         write_durably(path, json.dumps(decide(config, workdir), indent=1))
+
+
+def check_thresholds(config: Config, workdir: pathlib.Path) -> None:
+    """Checks, before hours of work, that a run which predicts will have thresholds to decode by.
+
+    Raises:
+      ValueError: if there is no validation volume with labels to tune them on, and the network has
+        none that fit.
+      FileNotFoundError: if there is no network to take them from.
+    """
+    if "predict" not in config.stages or (workdir / "segment" / "tuned.json").exists():
+        return
+    if config.data.validation or network_is_made(config):
+        _tuning_volumes(config)
+    else:
+        _usable_thresholds(config, workdir, {network_digest(network_path(config, workdir))})
 
 
 def tuned_thresholds(config: Config, workdir: pathlib.Path) -> dict[str, Thresholds]:
@@ -123,12 +139,7 @@ def _refuse_retuning(workdir: pathlib.Path) -> None:
 
 def _tune(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
     """The best thresholds of each method on the labelled validation volumes, and all that were."""
-    labelled = _labelled(config)
-    if not labelled:
-        raise ValueError(
-            "no volume of data.validation has labels, so thresholds cannot be tuned; name labels "
-            "of a held-out region in its field `labels`"
-        )
+    labelled = _tuning_volumes(config)
     made_of = {name: stored_prediction(workdir, "validation", name).attributes for name in labelled}
     record = {"select_by": config.segment.select_by, "predictions": made_of}
     record |= {"thresholds": {}, "costs": {}, "tried": {}}
@@ -188,6 +199,13 @@ def cost(scores: dict[str, float], select_by: str) -> float:
 
 def _take_thresholds(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
     """Those that were tuned with the network, on predictions of it that are decoded as here."""
+    predicted = [stored_prediction(workdir, "test", volume) for volume in config.data.test]
+    networks = {prediction.attributes["network"] for prediction in predicted}
+    return _usable_thresholds(config, workdir, networks)
+
+
+def _usable_thresholds(config: Config, workdir: pathlib.Path, networks: set[str]) -> dict[str, Any]:
+    """Those that were tuned on predictions of all these networks, given as their digests."""
     network = network_path(config, workdir)
     path = thresholds_path(network)
     if not path.exists():
@@ -207,22 +225,34 @@ def _take_thresholds(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
             f"{path} holds no thresholds of {', '.join(missing)}; expected those of the network, "
             f"and of each of segment.baselines"
         )
-    tuned_on = {made_of["network"] for made_of in before.get("predictions", {}).values()}
-    for volume in config.data.test:
-        if stored_prediction(workdir, "test", volume).attributes["network"] not in tuned_on:
-            raise ValueError(
-                f"{path} was not tuned on predictions of the network that predicted {volume}, or "
-                f"does not say so; tune anew: give data.validation volumes with labels, such "
-                f"as those in the config that the network was fine-tuned with"
-            )
+    tuned_on = before.get("predictions", {}).values()
+    if not networks <= {made_of["network"] for made_of in tuned_on}:
+        raise ValueError(
+            f"{path} was not tuned on predictions of the network {network} as it is now, or does "
+            f"not say so; tune anew: give data.validation volumes with labels, such as those in "
+            f"the config that the network was fine-tuned with"
+        )
+    if any(made_of.get("views") != config.predict.views for made_of in tuned_on):
+        log.warning("%s was tuned on predictions of other predict.views than these", path)
     log.info("thresholds are those in %s", path)
     taken = {method: thresholds[method] for method in methods(config)}
     return {"taken_from": str(path), "predictions": {}, "thresholds": taken}
 
 
 def _labelled(config: Config) -> dict[str, Config]:
-    """The validation volumes that thresholds are tuned on."""
+    """The validation volumes that have labels."""
     return {name: entry for name, entry in config.data.validation.items() if entry.labels}
+
+
+def _tuning_volumes(config: Config) -> dict[str, Config]:
+    """The validation volumes that thresholds are tuned on."""
+    labelled = _labelled(config)
+    if not labelled:
+        raise ValueError(
+            "no volume of data.validation has labels, so thresholds cannot be tuned; name labels "
+            "of a held-out region in its field `labels`"
+        )
+    return labelled
 
 
 def decoder(config: Config, method: str) -> str:

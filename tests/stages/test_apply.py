@@ -9,10 +9,16 @@ import sys
 
 import numpy as np
 import pytest
+import zarr
 
 from maemem.blockwise.store import read_labels
+from maemem.config import bcd, everything, pretraining, segmenting
+from maemem.data.datasets import open_dataset
+from maemem.doctor.examination import examine
 from maemem.export_model import export_model
 from maemem.stages import predict, segment
+from maemem.stages.thresholds import check_thresholds
+from maemem.workdir import check_network
 from tests import runs
 
 GET_CONFIG = runpy.run_path(str(runs.REPOSITORY / "configs" / "apply.py"))["get_config"]
@@ -62,12 +68,45 @@ def test_objects_are_those_of_the_run_that_tuned_the_thresholds(whole, tmp_path,
 
 
 @pytest.mark.slow
-def test_a_model_without_thresholds_is_refused(model, tmp_path):
+def test_a_volume_with_labels_is_scored(whole, tmp_path):
+    """And a plain zarr, which says nothing of its voxels, is told their size."""
+    fields = ["stages=('predict','segment','evaluate')", "data.test.volume.voxel_size_nm=30,6,6"]
+    for name, kind in (("path", "raw"), ("labels", "ids")):
+        source = open_dataset(runs.TINY[f"data.test.labelled.{name}"], cache=tmp_path / "cache")
+        path = tmp_path / f"{kind}.zarr"
+        zarr.create_array(path, data=source.store.read().result())
+        fields.append(f"data.test.volume.{name}={path}")
+    status, printed = start(whole[0], tmp_path / "large", *fields)
+    assert status == 0, printed
+    scored, known = (
+        json.loads((folder / "evaluate" / "scores.json").read_text())["sets"]["test"]
+        for folder in (tmp_path / "large", whole[0])
+    )
+    known["labelled"]["baselines"] = {}
+    assert scored["volume"] == known["labelled"]
+
+
+@pytest.mark.slow
+def test_a_model_without_thresholds_is_refused_before_it_predicts(model, tmp_path):
+    shutil.rmtree(model / "segment")
+    path = f"data.test.volume.path={runs.TINY['data.test.labelled.path']}"
+    status, printed = start(model, tmp_path / "large", path)
+    assert status == 1
+    assert "the network has no tuned thresholds" in printed.splitlines()[-1]
+    assert not (tmp_path / "large" / "predict").exists()
+
+
+@pytest.mark.slow
+def test_a_check_up_foretells_what_is_refused(model, tmp_path):
     config, workdir = predicted(model, tmp_path)
     shutil.rmtree(model / "segment")
-    with pytest.raises(ValueError, match="the network has no tuned thresholds"):
-        segment.run(config, workdir)
-    assert not (workdir / "segment" / "tuned.json").exists()
+    with config.unlocked():
+        config.data.test.volume.path += "&voxel_size_nm=30,12,12"
+    lines = {line.check: line.verdict for line in examine(config, workdir, lambda line: None)}
+    assert lines["network"].level == lines["thresholds"].level == "fail"
+    assert "has voxels of 30.0x12.0x12.0 nm" in lines["network"].found
+    assert "the network has no tuned thresholds" in lines["thresholds"].found
+    assert "memory segment" not in lines
 
 
 @pytest.mark.slow
@@ -85,8 +124,10 @@ def test_thresholds_of_another_training_are_refused(model, tmp_path):
     shutil.rmtree(workdir / "predict")
     shutil.rmtree(model / "finetune" / "checkpoints" / "4")  # Leaves an earlier network.
     predict.run(config, workdir)
-    with pytest.raises(ValueError, match="was not tuned on predictions of the network"):
-        segment.run(config, workdir)
+    for refuse in (check_thresholds, segment.run):
+        with pytest.raises(ValueError, match="was not tuned on predictions of the network"):
+            refuse(config, workdir)
+    assert not (workdir / "segment" / "tuned.json").exists()
 
 
 @pytest.mark.slow
@@ -116,7 +157,8 @@ def test_a_baseline_without_thresholds_is_named(model, tmp_path):
     [
         (None, "no model is named"),
         ({}, "is no workdir of a run"),
-        ({"config": {"data": {}, "model": {}}}, "is of pre-training only"),
+        ({"config": pretraining().to_dict()}, "is of pre-training only"),
+        ({"config": everything().to_dict(), "stage": "pretrain"}, "is of pre-training only"),
     ],
 )
 def test_what_is_no_model_is_named(tmp_path, record, message):
@@ -126,10 +168,34 @@ def test_what_is_no_model_is_named(tmp_path, record, message):
         GET_CONFIG("" if record is None else str(tmp_path))
 
 
+def test_fields_that_are_newer_than_the_model_have_their_defaults(tmp_path):
+    default = segmenting()
+    default.objective = bcd()
+    fields = default.to_dict()
+    del fields["objective"]["contour_width"], fields["segment"]["fragments"], fields["evaluate"]
+    del fields["finetune"]["freeze_encoder"]
+    (tmp_path / "config.json").write_text(json.dumps({"config": fields}))
+    made = GET_CONFIG(str(tmp_path))
+    for name in ("objective", "finetune", "evaluate"):
+        assert made[name] == default[name]
+    assert made.segment.fragments == default.segment.fragments
+    names = ("objective.contour_width", "objective.offsets", "segment.fragments")
+    check_network(made, tmp_path / "segment" / "tuned.json", names)
+    with made.unlocked():
+        made.objective.contour_width = 2
+    with pytest.raises(ValueError, match=r"objective\.contour_width: 1 there, 2 now"):
+        check_network(made, tmp_path / "segment" / "tuned.json", names)
+
+
 @pytest.mark.slow
 def test_a_config_that_cannot_be_made_is_one_line(tmp_path):
     status, printed = start(tmp_path, tmp_path / "large")
     assert status == 1
-    assert f"{tmp_path} is no workdir of a run" in printed.splitlines()[-1]
-    assert "Traceback" not in printed
+    assert printed.startswith(f"error: there is no {tmp_path}/config.json")
+    assert len(printed.splitlines()) == 1
+    (tmp_path / "config.json").write_text("{")
+    status, printed = start(tmp_path, tmp_path / "large")
+    assert status == 1
+    assert printed.startswith(f"error: {tmp_path}/config.json cannot be read")
+    assert len(printed.splitlines()) == 1
     assert not (tmp_path / "large").exists()

@@ -88,7 +88,7 @@ def test_bad_input_is_named_before_training(tmp_path, overrides, message):
 
 def test_a_misspelt_field_is_refused(tmp_path):
     output = runs.run(tmp_path, status=1, pretrain__setps=3)
-    assert "setps" in output
+    assert "error: the config has no such field: 'setps'. Did you mean \"steps\"" in output
     assert "Traceback" not in output
 
 

@@ -10,7 +10,7 @@ import pytest
 from maemem.blockwise.store import open_prediction, read_labels
 from maemem.config import bcd, markers
 from maemem.stages import evaluate, finetune, predict, segment
-from maemem.stages.thresholds import methods
+from maemem.stages.thresholds import check_thresholds, methods
 from maemem.training.checkpoint import read_parameters
 from tests import runs
 
@@ -331,3 +331,15 @@ def assert_same(a, b):
             assert_same(a[name], b[name])
     else:
         np.testing.assert_array_equal(a, b)
+
+
+def test_nothing_is_trained_where_no_thresholds_could_be_tuned(tmp_path):
+    empty = {"data__validation__labelled__labels": ""}
+    printed = runs.run(tmp_path, status=1, stages=runs.ALL, **empty)
+    assert "no volume of data.validation has labels" in printed.splitlines()[-1]
+    assert not (tmp_path / "pretrain").exists()
+    config = runs.config(stages=runs.ALL)
+    with config.unlocked():
+        config.data.validation = {}
+    with pytest.raises(ValueError, match="thresholds cannot be tuned"):
+        check_thresholds(config, tmp_path)
