@@ -15,7 +15,17 @@ from maemem.config import Config
 from maemem.data.datasets import located
 from maemem.data.readers import is_foreign, sections
 from maemem.data.volumes import Volume
-from maemem.doctor import labels, machine, predictions, readers, sheet, trials, volumes
+from maemem.doctor import (
+    labels,
+    machine,
+    predictions,
+    readers,
+    segmentations,
+    sheet,
+    trials,
+    volumes,
+)
+from maemem.doctor.predictions import Prediction
 from maemem.doctor.trials import Trial
 from maemem.doctor.verdict import Verdict
 from maemem.doctor.volumes import SETS, Opened
@@ -114,15 +124,11 @@ def examine(config: Config, workdir: pathlib.Path, say: Callable[[Line], None]) 
             files = [file.name for file in sections(pathlib.Path(there))]
             check(f"numbering {pathlib.Path(there).name}", readers.numbering, files)
     trained = _examine_trainings(examination, config, opened, workdir)
+    network = None
     if "predict" in config.stages:
-        _examine_prediction(examination, config, opened, trained, workdir)
+        network = _examine_prediction(examination, config, opened, trained, workdir)
     if "segment" in config.stages:
-        free = machine.memory_of_machine()
-        check("thresholds", _thresholds, config, workdir)
-        if config.data.validation:
-            check("memory segment", machine.tuning_memory, config, opened, free)
-        if "intensity" in config.segment.baselines:
-            check("memory intensity", machine.intensity_memory, opened, free)
+        _examine_segmentation(examination, config, opened, network, workdir)
     foretold = {
         line.check.removeprefix("pace "): line.verdict.seconds
         for line in examination.lines
@@ -166,7 +172,7 @@ def _examine_prediction(
     opened: list[Opened],
     trained: list[Trial],
     workdir: pathlib.Path,
-) -> None:
+) -> Prediction | None:
     """Makes the checks of the stage predict, with the network that is there or will be."""
     if predict.network_is_made(config):
         fine_tuned = [trial for trial in trained if trial.stage == "finetune"]
@@ -179,6 +185,37 @@ def _examine_prediction(
         )
     if network and examination.check("memory predict", predictions.memory, network).level != "fail":
         examination.check("pace predict", predictions.pace, network)
+        return network
+    return None
+
+
+def _examine_segmentation(
+    examination: Examination,
+    config: Config,
+    opened: list[Opened],
+    network: Prediction | None,
+    workdir: pathlib.Path,
+) -> None:
+    """Makes the checks of the stages segment and evaluate."""
+    check, free = examination.check, machine.memory_of_machine()
+    check("thresholds", _thresholds, config, workdir)
+    found = [check("memory blocks", machine.decoding_memory, config, opened, free)]
+    if config.data.validation:
+        found.append(check("memory segment", machine.tuning_memory, config, opened, free))
+    if "intensity" in config.segment.baselines:
+        found.append(check("memory intensity", machine.intensity_memory, opened, free))
+    if any(verdict.level == "fail" for verdict in found):
+        return
+    trial = examination.open(
+        "sample",
+        lambda: segmentations.open_trial(config, opened, network, workdir),
+        segmentations.describe,
+    )
+    if trial:
+        tuned = (workdir / "segment" / "tuned.json").exists()
+        check("pace segment", segmentations.pace, trial, tuned)
+        if "evaluate" in config.stages:
+            check("pace evaluate", segmentations.pace_of_scores, trial)
 
 
 def _paths(opened: list[Opened]) -> dict[str, Config]:

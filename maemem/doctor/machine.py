@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 import os
@@ -16,6 +17,7 @@ from maemem.build.networks import target
 from maemem.config import Config
 from maemem.data.convert import copy_path
 from maemem.data.datasets import located
+from maemem.data.omezarr import chunk_shape
 from maemem.data.readers import is_foreign, open_source
 from maemem.doctor.verdict import Verdict, amount
 from maemem.doctor.volumes import SETS, Opened
@@ -30,6 +32,11 @@ _TUNING_BYTES = {"waterz": 458, "mutex": 997, "markers": 68}
 
 
 # Beside the image, bytes a voxel at the peak of `intensity_affinities`, by tracemalloc.
+# Bytes a voxel of a block with its halo while it is cut up, at the peak; and, of steepest ascent,
+# of a block whose pieces' graph is made, by scores that are means and by those that are ranks.
+# Measured on affinities that differ from voxel to voxel, of an unsure network: the most fragments.
+_CUTTING_BYTES = {"distance": 85, "steepest": 212, "mutex": 997, "markers": 84}
+_GRAPH_BYTES = {"mean": 208, "ranks": 1255}
 _INTENSITY_BYTES = 32
 
 
@@ -99,6 +106,72 @@ def tuning_memory(config: Config, opened: list[Opened], there: int) -> Verdict:
     )
     mend = "choose a smaller region: --config.data.validation.NAME.region"
     return fits(what, needed, there, "of RAM that are free", mend)
+
+
+@dataclasses.dataclass(frozen=True)
+class Blocks:
+    """Those that the stage segment cuts a volume into.
+
+    Attributes:
+      count: how many there are.
+      with_halos: voxels of all, each with its halo.
+      largest: voxels of the largest, with its halo.
+      largest_alone: without it.
+    """
+
+    count: int
+    with_halos: int
+    largest: int
+    largest_alone: int
+
+
+def blocks_of(config: Config, volume: Opened) -> Blocks:
+    """The blocks of a volume, as `blockwise.segment` has them: of whole chunks."""
+    shape = volume.region.shape_zyx
+    chunk = chunk_shape(shape, volume.raw.voxel_size_nm)
+    settings, lengths, alone = config.segment, [], 1
+    axes = zip(shape, chunk, settings.block_zyx, settings.halo_zyx, strict=True)
+    for size, part, wanted, halo in axes:
+        block = -(-min(wanted, size) // part) * part
+        starts, alone = range(0, size, block), alone * min(block, size)
+        lengths.append([min(size, a + block + halo) - max(0, a - halo) for a in starts])
+    count, total, largest = (math.prod(map(each, lengths)) for each in (len, sum, max))
+    return Blocks(count, total, largest, alone)
+
+
+def at_once(config: Config, count: int) -> int:
+    """How many of so many blocks are done at the same time, on cores of their own."""
+    kind, _, workers = config.runtime.workers.partition(":")
+    most = {"local": _cores, "slurm": lambda: count}
+    return min(int(workers), count, most[kind]()) if kind in most else 1
+
+
+def decoding_memory(config: Config, opened: list[Opened], there: int) -> Verdict:
+    """Whether those who decode blocks fit the memory: each holds a block with its halo."""
+    where, _, workers = config.runtime.workers.partition(":")
+    held_out = [blocks_of(config, volume) for volume in opened if volume.set != "train"]
+    if not held_out:
+        return Verdict("ok", "no volume to segment could be opened")
+    needed = max(block_bytes(config, parts) for parts in held_out)
+    said = f"about {amount(needed)} to decode a block of {config.segment.method} with its halo"
+    if where not in ("", "local"):
+        return Verdict("ok", f"{said}, which each worker needs to have")
+    count = min(int(workers or 1), max(parts.count for parts in held_out))
+    said += f", of which {count} are decoded at once" if count > 1 else ""
+    mend = "a smaller --config.segment.block_zyx"
+    mend += ", or fewer workers in --config.runtime.workers" if count > 1 else ""
+    return fits(said, count * needed, there, "of RAM that are free", mend)
+
+
+def block_bytes(config: Config, parts: Blocks) -> int:
+    """What it takes to decode the largest block, at the peak."""
+    settings = config.segment
+    cut = settings.fragments if settings.method == "waterz" else settings.method
+    needed = parts.largest * _CUTTING_BYTES[cut]
+    if cut == "steepest":
+        kind = "mean" if set(settings.grid.score) == {"mean"} else "ranks"
+        needed = max(needed, parts.largest_alone * _GRAPH_BYTES[kind])
+    return needed
 
 
 def intensity_memory(opened: list[Opened], there: int) -> Verdict:

@@ -54,3 +54,11 @@ def duration(seconds: float) -> str:
         if seconds >= 1.5 * size:
             return f"{seconds / size:.2g} {unit}"
     return f"{seconds:.2g} s"
+
+
+def between(seconds: Sequence[float]) -> str:
+    """What is known of a time, such as 20 to 35 min; where that is within a third, its longest."""
+    shortest, longest = min(seconds), max(seconds)
+    if longest < 4 / 3 * shortest:
+        return duration(longest)
+    return f"{duration(shortest)} to {duration(longest)}"

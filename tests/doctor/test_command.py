@@ -34,7 +34,9 @@ def test_a_whole_config_is_examined_and_runs_afterwards(tmp_path):
         assert f"{found[check]['level']:4}  {check}: " in output
     assert "for 12 steps" in found["pace pretrain"]["found"]
     assert "for 4 steps" in found["pace finetune"]["found"]
-    assert "for pretrain, finetune, predict; not foretold" in found["time"]["found"]
+    assert "for pretrain, finetune, predict, segment, evaluate" in found["time"]["found"]
+    assert "combinations of thresholds" in found["pace segment"]["found"]
+    assert "to decode a block" in found["memory blocks"]["found"]
     assert "makes it first" in found["encoder finetune"]["found"]
     names = {path.name for path in (tmp_path / "doctor").iterdir()}
     assert names == {"checks.json", "contact_pretrain.png", "contact_finetune.png"}
