@@ -1,6 +1,7 @@
 """The memory that tuning and decoding take: bytes a voxel at the peak, beyond what was held before.
 
     python -m benchmarks.memory --method=waterz --side=256
+    python -m benchmarks.memory --method=waterz --side=128 --unsure
 
 Tries a part of the default grid (the first value of each threshold, but all scores of waterz) on a
 cube of made-up predictions, and scores what comes out, as the stage `segment` does. Needs Linux.
@@ -24,6 +25,9 @@ _METHOD = flags.DEFINE_enum("method", "waterz", list(METHODS), "What decodes.")
 _SIDE = flags.DEFINE_integer("side", 256, "Of the cube, in voxels; a multiple of 64.")
 
 
+_UNSURE = flags.DEFINE_bool("unsure", False, "As of a network that is hardly trained.")
+
+
 def resident(name: str) -> int:
     """Bytes of this process: VmRSS, held now, or VmHWM, the most so far."""
     status = pathlib.Path("/proc/self/status").read_text()
@@ -33,7 +37,7 @@ def resident(name: str) -> int:
 def main(argv: list[str]) -> None:
     del argv
     settings, target = METHODS[_METHOD.value][0](), METHODS[_METHOD.value][1]
-    prediction, truth = made_up(_METHOD.value, _SIDE.value)
+    prediction, truth = made_up(_METHOD.value, _SIDE.value, _UNSURE.value)
     before = resident("VmRSS") - prediction.nbytes - truth.nbytes
     grid = settings.grid.to_dict()
     grid = {name: tried if name == "score" else tried[:1] for name, tried in grid.items()}

@@ -15,6 +15,7 @@ from maemem.blockwise.segment import segment_volume
 from maemem.config import markers, mutex, waterz
 from maemem.data import ledger, omezarr
 from maemem.data.synthetic import make_tissue
+from maemem.doctor.samples import SURE, UNSURE
 from maemem.geometry import Box, Zyx, blocks
 from maemem.objectives.affinity import LEE, NEAREST, Affinity
 from maemem.objectives.bcd import Bcd
@@ -91,17 +92,20 @@ def write_prediction(path: pathlib.Path, side: int) -> store.Stored:
     return store.open_prediction(path)
 
 
-def made_up(method: str, side: int) -> tuple[np.ndarray, np.ndarray]:
-    """A prediction as it is stored, uint8 `[c z y x]`, and the truth, of one cube over and over."""
+def made_up(method: str, side: int, unsure: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """A prediction as it is stored, uint8 `[c z y x]`, and the truth, of one cube over and over.
+
+    Of an unsure network it is less far from one half, and differs from voxel to voxel, which leaves
+    far more fragments.
+    """
     labels = make_tissue(_CUBE, _VOXEL_SIZE_NM).neurites
     target = METHODS[method][1]
     values = np.array(target.targets(jnp.asarray(labels[None], jnp.int32))[0][0])
-    if method == "markers":
-        values[..., 2] = (values[..., 2] + 1) / 2
-    # Networks err smoothly; white noise would part the tissue into far more fragments.
-    noise = np.random.default_rng(0).normal(size=values.shape)
-    noise = gaussian_filter(noise, 2.0, axes=(0, 1, 2))
-    values = values + 0.15 * noise / noise.std()
+    low, high, grain = UNSURE if unsure else SURE
+    random = np.random.default_rng(0)
+    noise = gaussian_filter(random.normal(size=values.shape), 2.0, axes=(0, 1, 2))
+    values = low + (high - low) * values + 0.15 * noise / noise.std()
+    values += grain * random.normal(size=values.shape)
     small = np.rint(255 * np.clip(values, 0, 1)).astype(np.uint8).transpose(3, 0, 1, 2)
     times = side // _CUBE[0]
     return np.tile(small, (1, times, times, times)), np.tile(labels, (times, times, times))

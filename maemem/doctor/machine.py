@@ -30,13 +30,14 @@ _FULL = 0.9
 # docs/results.md.
 _TUNING_BYTES = {"waterz": 458, "mutex": 997, "markers": 68}
 
-
-# Beside the image, bytes a voxel at the peak of `intensity_affinities`, by tracemalloc.
+# The same of waterz, where an unsure network leaves many small fragments, whose ranks are kept.
+_UNSURE_TUNING_BYTES = 4200
 # Bytes a voxel of a block with its halo while it is cut up, at the peak; and, of steepest ascent,
 # of a block whose pieces' graph is made, by scores that are means and by those that are ranks.
 # Measured on affinities that differ from voxel to voxel, of an unsure network: the most fragments.
 _CUTTING_BYTES = {"distance": 85, "steepest": 212, "mutex": 997, "markers": 84}
 _GRAPH_BYTES = {"mean": 208, "ranks": 1255}
+# Beside the image, bytes a voxel at the peak of `intensity_affinities`, by tracemalloc.
 _INTENSITY_BYTES = 32
 
 
@@ -105,7 +106,13 @@ def tuning_memory(config: Config, opened: list[Opened], there: int) -> Verdict:
         f"voxel of the largest validation region)"
     )
     mend = "choose a smaller region: --config.data.validation.NAME.region"
-    return fits(what, needed, there, "of RAM that are free", mend)
+    verdict = fits(what, needed, there, "of RAM that are free", mend)
+    if not _keeps_ranks(config):
+        return verdict
+    most = max(held, default=0) * _UNSURE_TUNING_BYTES
+    said = f"{verdict.found}; up to {amount(most)} if the network is unsure"
+    level = "warn" if verdict.level == "ok" and most > there else verdict.level
+    return Verdict(level, said, mend if level != "ok" else "")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,9 +176,16 @@ def block_bytes(config: Config, parts: Blocks) -> int:
     cut = settings.fragments if settings.method == "waterz" else settings.method
     needed = parts.largest * _CUTTING_BYTES[cut]
     if cut == "steepest":
-        kind = "mean" if set(settings.grid.score) == {"mean"} else "ranks"
+        kind = "ranks" if _keeps_ranks(config) else "mean"
         needed = max(needed, parts.largest_alone * _GRAPH_BYTES[kind])
     return needed
+
+
+def _keeps_ranks(config: Config) -> bool:
+    """Whether each pair of fragments keeps a histogram, and there may be very many of them."""
+    settings = config.segment
+    steepest = settings.method == "waterz" and settings.fragments == "steepest"
+    return steepest and set(settings.grid.score) != {"mean"}
 
 
 def intensity_memory(opened: list[Opened], there: int) -> Verdict:
