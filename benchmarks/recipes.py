@@ -1,4 +1,4 @@
-"""How soon pre-training gets somewhere: one config, and the same without each of its devices.
+"""How soon pre-training gets somewhere: with rotary embedding or not, decoding all tokens or some.
 
     python -m benchmarks.recipes --config=configs/pretrain_fib25.py --workdir=runs/recipes \\
         --set=data.root=DATA --set=pretrain.steps=1500
@@ -24,8 +24,8 @@ from maemem.training.metrics import read_metrics
 RECIPES: dict[str, dict[str, str]] = {
     "as the config": {},
     "no rotary embedding": {"model.rotary": "False"},
-    "all masked tokens decoded": {"pretrain.masking.decoded": "0"},
-    "neither, as the article": {"model.rotary": "False", "pretrain.masking.decoded": "0"},
+    "64 masked tokens decoded": {"pretrain.masking.decoded": "64"},
+    "neither rotary nor all decoded": {"model.rotary": "False", "pretrain.masking.decoded": "64"},
 }
 
 
