@@ -8,8 +8,8 @@ DATA/fib25 holds train-input, unlabeled-1 and unlabeled-2, which
 trained on and the held-out crops are from sections 120 to 169; the rest belongs to the test: no
 crop is ever taken from it.
 
-Cost and score: about 37 minutes on two idle cores, at the 2.3 steps a second that
-`benchmarks.recipes` measured there; `eval_masked_mse` 0.830 at step 2,500 and 0.802 at the end.
+Cost and score: 37 to 48 minutes on two idle cores, at the pace that `benchmarks.recipes` and the
+check-up measured there; `eval_masked_mse` 0.830 at step 2,500 and 0.802 at the end.
 Decoding 64 of 195 masked tokens, 7,500 steps took 32 minutes and ended at 0.833.
 """
 
