@@ -104,7 +104,7 @@ def _unwrapped(error: Exception) -> object:
     """What an error of the command line has to say, without what ml_collections wraps it in."""
     if isinstance(error, OSError):  # What the config's file raised is its cause.
         return error.__cause__ or error
-    missing = error if isinstance(error, KeyError) else error.args[0]
+    missing = error if isinstance(error, KeyError) else next(iter(error.args), None)
     if isinstance(missing, KeyError):
         field, *advice = str(missing.args[0]).splitlines()
         return ". ".join([f"the config has no such field: {field}", *advice])

@@ -29,7 +29,7 @@ _SETTINGS = {
     # Blocks take the same memory again and again; to hand it back in between costs page faults.
     "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": _NEVER,
     "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": _NEVER,
-    # What Dask watches itself by, 50 and 100 times a second, takes 2 to 4 % of a core a process.
+    # What Dask watches itself by, 50 and 100 times a second, takes time from the blocks.
     "distributed.worker.profile.enabled": False,
     "distributed.admin.tick.interval": "1s",
 }

@@ -31,7 +31,7 @@ _FULL = 0.9
 _TUNING_BYTES = {"waterz": 458, "mutex": 997, "markers": 68}
 
 # The same of waterz, where an unsure network leaves many small fragments, whose ranks are kept.
-_UNSURE_TUNING_BYTES = 4200
+_UNSURE_TUNING_BYTES = 2629
 # Bytes a voxel of a block with its halo while it is cut up, at the peak; and, of steepest ascent,
 # of a block whose pieces' graph is made, by scores that are means and by those that are ranks.
 # Measured on affinities that differ from voxel to voxel, of an unsure network: the most fragments.
