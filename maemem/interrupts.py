@@ -30,8 +30,18 @@ def interrupt_at_sigterm() -> None:
         signal.signal(number, interrupt)
 
 
+def ignore_sigterm() -> None:
+    """From now on a SIGTERM changes nothing, nor does one that was not yet heeded.
+
+    For a process on its way out: Python hands signals back to the system before it is gone, so
+    what is asked again then would end it as an alarm does, and not as its work did.
+    """
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    for number in (signal.SIGTERM, signal.SIGALRM):
+        signal.signal(number, signal.SIG_IGN)
+
+
 def interrupted_status(interrupt: KeyboardInterrupt) -> int:
     """The exit status after an interrupt, which the same signal no longer disturbs from now on."""
-    signal.setitimer(signal.ITIMER_REAL, 0)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    ignore_sigterm()
     return 128 + (interrupt.args or (signal.SIGINT,))[0]

@@ -15,7 +15,7 @@ import sys
 from absl import app, flags
 from ml_collections import config_flags
 
-from maemem.interrupts import interrupt_at_sigterm, interrupted_status
+from maemem.interrupts import ignore_sigterm, interrupt_at_sigterm, interrupted_status
 from maemem.logs import log_to_terminal
 from maemem.packaged import with_config_path
 
@@ -72,6 +72,8 @@ def main(argv: list[str]) -> None:
             log.info("stage %s, in %s", name, workdir)
             with timed(name, workdir):
                 stages[name](config, workdir)
+        if jax.process_count() == 1:
+            ignore_sigterm()
     except (ValueError, OSError, NonFiniteLoss) as error:
         log.error("error: %s", error, exc_info=_TRACEBACK.value)
         sys.exit(1)
