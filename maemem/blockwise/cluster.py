@@ -17,18 +17,15 @@ from distributed.scheduler import KilledWorker
 
 from maemem.blockwise.engine import Work
 from maemem.geometry import Box
+from maemem.memory import keep_freed_memory
 
 log = logging.getLogger(__name__)
 
-_NEVER = 1 << 40  # Bytes.
 _SETTINGS = {
     # JAX and tensorstore run threads, and a process that has any must not be forked.
     "distributed.worker.multiprocessing-method": "spawn",
     # Machines die for reasons of their own: only a block that outlives none of them is to blame.
     "distributed.scheduler.allowed-failures": 10,
-    # Blocks take the same memory again and again; to hand it back in between costs page faults.
-    "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": _NEVER,
-    "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": _NEVER,
     # What Dask watches itself by, 50 and 100 times a second, takes time from the blocks.
     "distributed.worker.profile.enabled": False,
     "distributed.admin.tick.interval": "1s",
@@ -41,6 +38,9 @@ class _Holder(WorkerPlugin):
 
     def __init__(self, work: Work):
         self.work = work
+
+    def setup(self, worker: object) -> None:
+        keep_freed_memory()
 
 
 def _do(name: str, block: Box) -> Any:

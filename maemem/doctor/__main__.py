@@ -18,6 +18,7 @@ from absl import app, flags
 
 from maemem.logs import log_to_terminal
 from maemem.main import parse_flags
+from maemem.memory import keep_freed_memory
 
 
 def main(argv: list[str]) -> None:
@@ -25,6 +26,7 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
     log_to_terminal()
+    keep_freed_memory()
 
     # Imported late: a misspelt flag should not have to wait for JAX.
     from maemem.doctor.examination import Line, examine

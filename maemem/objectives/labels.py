@@ -92,7 +92,8 @@ def distance_to(seeds: Bool[Array, "b z y x"]) -> Float32[Array, "b z y x"]:
 def _lowest_parabola(heights: Float32[Array, "b z y x"], axis: int) -> Float32[Array, "b z y x"]:
     """At each place of a line along `axis`, the least of height + squared step over its places.
 
-    A loop, since XLA may turn one reduction over all pairs of places into something far slower.
+    A loop, since XLA may turn one reduction over all pairs of places into something far slower;
+    of several places a round, since each goes over all lines once.
     """
     place = jnp.arange(heights.shape[axis], dtype=jnp.float32)
     place = place.reshape(-1, *[1] * (heights.ndim - 1 - axis))
@@ -102,4 +103,4 @@ def _lowest_parabola(heights: Float32[Array, "b z y x"], axis: int) -> Float32[A
         return jnp.minimum(lowest, height + jnp.square(place - index))
 
     start = jnp.full(heights.shape, jnp.inf, jnp.float32)
-    return lax.fori_loop(0, heights.shape[axis], lower, start)
+    return lax.fori_loop(0, heights.shape[axis], lower, start, unroll=8)
