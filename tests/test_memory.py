@@ -7,20 +7,22 @@ import sys
 import pytest
 
 FAULTS = """
-import resource, sys
+import resource, sys, threading
 from maemem.memory import keep_freed_memory
 
 if "keep" in sys.argv:
     keep_freed_memory()
 
-def faults():
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+def take():
     for _ in range(3):
         bytearray(int(sys.argv[1]) << 20)  # Of an array the system may make few, large pages.
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
-faults()
-print(faults(), resource.getpagesize())
+take()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+thread = threading.Thread(target=take)  # Whose own heap could not hold it.
+thread.start()
+thread.join()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before, resource.getpagesize())
 """
 
 
