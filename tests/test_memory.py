@@ -15,7 +15,7 @@ if "keep" in sys.argv:
 
 def take():
     for _ in range(3):
-        bytearray(int(sys.argv[1]) << 20)  # Of an array the system may make few, large pages.
+        bytearray(int(sys.argv[1]) << 20)  # numpy's may lie in few, large pages.
 
 take()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
