@@ -19,6 +19,7 @@ class Comparison:
       work: the arguments of both, by what to call them in the table; a `folder` becomes one that
         they share.
       smoke: what to change in them for a try that takes seconds.
+      gpu: the arguments on a GPU, which wants more to do at a time; none: it is not compared there.
       parameters_within: by how much parameters may differ, of the peer's; None: by any.
     """
 
@@ -28,6 +29,7 @@ class Comparison:
     unit: str
     work: Mapping[str, Mapping[str, Any]]
     smoke: Mapping[str, Any]
+    gpu: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     parameters_within: float | None = None
 
 
@@ -46,7 +48,42 @@ _UNETR = {
     "channels": (16, 32, 64, 128),
     "outputs": 3,
 }
+_MAE_2D = {
+    "crop": (1, 224, 224),
+    "patch": (1, 16, 16),
+    "encoder": BASE,
+    "decoder": (512, 8, 16),
+    "ratio": 0.75,
+}
+_MAE_3D = {
+    "crop": (6, 96, 96),
+    "patch": (1, 16, 16),
+    "encoder": BASE,
+    "decoder": (512, 4, 16),
+    "ratio": 0.9,
+}
+_ARTICLE = {
+    "crop": (6, 96, 96),
+    "patch": (1, 16, 16),
+    "encoder": (192, 8, 6),
+    "channels": (8, 16, 32, 64),
+    "outputs": 3,
+}
+_PREDICTION = {
+    **_UNETR,
+    "folder": "",
+    "size": 250,
+    "window": (96,) * 3,
+    "stride": (72,) * 3,  # An overlap of a quarter, MONAI's own default.
+    "batch": 4,
+}
 _SMALL_UNETR = {"encoder": (24, 12, 2), "channels": (2, 4, 8, 16)}
+
+
+def _eager_and_compiled(name: str, work: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The same work twice: the peer as it is, and by `torch.compile`."""
+    peers = {"": False, ", peer by torch.compile": True}
+    return {f"{name}{how}": {**work, "compiled": compiled} for how, compiled in peers.items()}
 
 
 def _targets() -> dict[str, dict[str, Any]]:
@@ -72,16 +109,13 @@ COMPARISONS = {
         versus="transformers' ViTMAEForPreTraining",
         unit="crops",
         work={
-            "MAE step, ViT-B, 224×224, patch 16×16, 75 % masked, batch 16": {
-                "crop": (1, 224, 224),
-                "patch": (1, 16, 16),
-                "encoder": BASE,
-                "decoder": (512, 8, 16),
-                "ratio": 0.75,
-                "batch": 16,
-            }
+            "MAE step, ViT-B, 224×224, patch 16×16, 75 % masked, batch 16": {**_MAE_2D, "batch": 16}
         },
         smoke={"crop": (1, 64, 64), "encoder": (48, 1, 2), "decoder": (48, 1, 2), "batch": 2},
+        gpu=_eager_and_compiled(
+            "MAE step, ViT-B, 224×224, patch 16×16, 75 % masked, batch 256",
+            {**_MAE_2D, "batch": 256, "steps": 10},
+        ),
         parameters_within=0.01,  # It has a class token.
     ),
     "mae_3d": Comparison(
@@ -91,15 +125,15 @@ COMPARISONS = {
         unit="crops",
         work={
             "MAE step, ViT-B, 6×96×96, patch 1×16×16, 90 % masked, batch 16": {
-                "crop": (6, 96, 96),
-                "patch": (1, 16, 16),
-                "encoder": BASE,
-                "decoder": (512, 4, 16),
-                "ratio": 0.9,
+                **_MAE_3D,
                 "batch": 16,
             }
         },
         smoke={"crop": (2, 64, 64), "encoder": (48, 1, 2), "decoder": (48, 1, 2), "batch": 2},
+        gpu=_eager_and_compiled(
+            "MAE step, ViT-B, 6×96×96, patch 1×16×16, 90 % masked, batch 128",
+            {**_MAE_3D, "batch": 128, "steps": 20},
+        ),
         parameters_within=0.0,
     ),
     "unetr_monai": Comparison(
@@ -109,23 +143,22 @@ COMPARISONS = {
         unit="crops",
         work={"UNETR step, ViT-B, 96×96×96, batch 1": {**_UNETR, "crop": (96,) * 3, "batch": 1}},
         smoke={"crop": (32,) * 3, **_SMALL_UNETR},
+        gpu=_eager_and_compiled(
+            "UNETR step, ViT-B, 96×96×96, batch 4",
+            {**_UNETR, "crop": (96,) * 3, "batch": 4, "steps": 5},
+        ),
     ),
     "unetr_article": Comparison(
         ours="unetr",
         peer="unetr_article",
         versus="the same in plain PyTorch",
         unit="crops",
-        work={
-            "UNETR step, encoder 192 wide, 6×96×96, batch 4": {
-                "crop": (6, 96, 96),
-                "patch": (1, 16, 16),
-                "encoder": (192, 8, 6),
-                "channels": (8, 16, 32, 64),
-                "outputs": 3,
-                "batch": 4,
-            }
-        },
+        work={"UNETR step, encoder 192 wide, 6×96×96, batch 4": {**_ARTICLE, "batch": 4}},
         smoke={"crop": (2, 32, 32), "encoder": (24, 4, 2), "channels": (2, 4, 8, 16), "batch": 1},
+        gpu=_eager_and_compiled(
+            "UNETR step, ViT-B, 6×96×96, 32 to 256 channels, batch 16",
+            {**_ARTICLE, "encoder": BASE, "channels": (32, 64, 128, 256), "batch": 16, "steps": 5},
+        ),
         parameters_within=0.0,
     ),
     "prediction": Comparison(
@@ -133,17 +166,11 @@ COMPARISONS = {
         peer="prediction",
         versus="MONAI's sliding_window_inference and UNETR",
         unit="voxels",
-        work={
-            "UNETR over 250×250×250, windows 96×96×96, stride 72, zarr to zarr": {
-                **_UNETR,
-                "folder": "",
-                "size": 250,
-                "window": (96,) * 3,
-                "stride": (72,) * 3,  # An overlap of a quarter, MONAI's own default.
-                "batch": 4,
-            }
-        },
+        work={"UNETR over 250×250×250, windows 96×96×96, stride 72, zarr to zarr": _PREDICTION},
         smoke={"size": 48, "window": (32,) * 3, "stride": (16,) * 3, **_SMALL_UNETR},
+        gpu={
+            "UNETR over 250×250×250, windows 96×96×96, stride 72, zarr to zarr": _PREDICTION,
+        },
     ),
     "input": Comparison(
         ours="input",

@@ -15,6 +15,15 @@ from typing import Any, NamedTuple
 
 ROOT = pathlib.Path(__file__).parents[1]
 
+# Variables of workers that compute on a device.
+DEVICES = {
+    # Threads that spin at OpenMP's barriers take a hundred times as long where another process
+    # holds a core, and would take cores from the other side after their turn.
+    "cpu": {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": "", "OMP_WAIT_POLICY": "PASSIVE"},
+    # Both sides are on it at a time, so none may take all of its memory.
+    "gpu": {"JAX_PLATFORMS": "cuda", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"},
+}
+
 
 class Side(NamedTuple):
     """Who does what.
@@ -102,13 +111,10 @@ def started(side: Side, threads: int) -> Iterator[subprocess.Popen]:
     count = dict.fromkeys(
         ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads)
     )
-    # Threads that spin at OpenMP's barriers take a hundred times as long where another process
-    # holds a core, and would take cores from the other side after their turn.
-    on_cpu = {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": "", "OMP_WAIT_POLICY": "PASSIVE"}
     with subprocess.Popen(
         [side.python, "-m", "benchmarks.worker", side.module, json.dumps(side.work)],
         cwd=ROOT,
-        env={**os.environ, **count, **on_cpu, **(side.environment or {})},
+        env={**os.environ, **count, **(side.environment or {})},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

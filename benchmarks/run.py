@@ -3,20 +3,23 @@
     python -m benchmarks.run
     python -m benchmarks.run mae_3d scores --repeats=15
     python -m benchmarks.run --smoke
+    python -m benchmarks.run --device=gpu --peers=PYTHON
 
 Of every comparison (those named, or all; see `benchmarks/comparisons.py`) two processes, ours and
-the peer's, take turns at the same work, with the same number of threads, on the CPU, in float32;
-after both, what the machine can do at most is measured (`benchmarks/ceiling.py`). What counts is
-the ratio of their times, turn by turn. It wants a quiet machine: what else runs can slow one side
-far more than the other, so every result keeps how many cores others used.
+the peer's, take turns at the same work, with the same number of threads, on the CPU, in float32; or
+on a GPU, with more to do at a time, in bfloat16, as both are used there. After both, what the
+machine can do at most is measured (`benchmarks/ceiling.py`, `ceiling_gpu.py`). What counts is the
+ratio of their times, turn by turn. It wants a quiet machine: what else runs can slow one side far
+more than the other, so every result keeps how many cores others used.
 
 `cold_start` is the seconds from the start of the process of `mae_3d` to the end of its first step:
 without, and with what XLA has compiled before.
 
 Peers are installed from PyPI into `.peers`, an environment of their own, unless `--peers` names the
-Python of one. Results go to `docs/performance.json`, where those of other comparisons are kept, and
-from there into the tables of `docs/performance.md`. `--smoke` tries everything once, on tiny work,
-and writes nothing.
+Python of one; that is the way to have a PyTorch that knows the GPU. Results go to
+`docs/performance.json` (of a GPU: `performance_gpu.json`), where those of other comparisons are
+kept, and from there into the tables of `docs/performance.md`. `--smoke` tries everything once, on
+tiny work, and writes nothing.
 """
 
 from __future__ import annotations
@@ -30,16 +33,18 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from typing import Any
 
 from absl import app, flags
 
 from benchmarks.comparisons import COMPARISONS, Comparison
-from benchmarks.race import ROOT, Side, busy_cores, check, columns, race, summary
+from benchmarks.race import DEVICES, ROOT, Side, busy_cores, check, columns, race, summary
 from benchmarks.table import QUIET, tables, write
 
 _REPEATS = flags.DEFINE_integer("repeats", 7, "Turns of each side.", lower_bound=1)
 _SMOKE = flags.DEFINE_bool("smoke", False, "One turn of tiny work.")
+_DEVICE = flags.DEFINE_enum("device", "cpu", [*DEVICES], "Where both sides compute.")
 _THREADS = flags.DEFINE_integer("threads", 0, "Of each side; 0: as many as there are cores.")
 _PEERS = flags.DEFINE_string("peers", "", "A Python that has the peers; none: that of .peers.")
 _OUTPUT = flags.DEFINE_string("output", str(ROOT / "docs"), "Where performance.json and .md are.")
@@ -49,9 +54,10 @@ _CPU_WHEELS = "https://download.pytorch.org/whl/cpu"
 
 
 def main(argv: list[str]) -> None:
-    names = argv[1:] or [*COMPARISONS, "cold_start"]
-    if unknown := set(names) - {*COMPARISONS, "cold_start"}:
-        raise app.UsageError(f"{unknown} is none of {[*COMPARISONS, 'cold_start']}")
+    known = [name for name, each in COMPARISONS.items() if works(each)] + ["cold_start"]
+    names = argv[1:] or known
+    if unknown := set(names) - {*known}:
+        raise app.UsageError(f"{unknown} is none of {known}")
     python = _PEERS.value or peers_python()
     for name in names:
         rows = cold_start(python) if name == "cold_start" else compare(name, python)
@@ -62,7 +68,7 @@ def main(argv: list[str]) -> None:
 def compare(name: str, python: str) -> list[dict[str, Any]]:
     """The rows of a comparison, one for each of its works."""
     comparison, rows = COMPARISONS[name], []
-    for work_name in comparison.work:
+    for work_name in works(comparison):
         row, before = described(name, comparison, work_name), others()
         with tempfile.TemporaryDirectory() as folder:
             raced = race(sides_of(comparison, work_name, python, folder), threads(), repeats())
@@ -75,7 +81,7 @@ def compare(name: str, python: str) -> list[dict[str, Any]]:
 def cold_start(python: str) -> list[dict[str, Any]]:
     """One row: the seconds until the first step of `mae_3d` has ended, in turns."""
     comparison = COMPARISONS["mae_3d"]
-    (work_name,) = comparison.work
+    work_name = next(iter(works(comparison)))
     before = others()
     sides, turns, said = sides_of(comparison, work_name, python), [], {}
     for _ in range(repeats()):
@@ -84,6 +90,7 @@ def cold_start(python: str) -> list[dict[str, Any]]:
                 "JAX_COMPILATION_CACHE_DIR": cache,
                 "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
             }
+            environment |= sides["ours"].environment or {}
             cached = sides["ours"]._replace(environment=environment)
             starts = {"empty": cached, "filled": cached, "peer": sides["peer"]}
             said = {way: race({way: side}, threads(), 0)[way] for way, side in starts.items()}
@@ -124,16 +131,25 @@ def sides_of(
     comparison: Comparison, work_name: str, python: str, folder: str = ""
 ) -> dict[str, Side]:
     """Who takes turns; our side and the peer's are given the same work."""
-    work = {**comparison.work[work_name], **(comparison.smoke if _SMOKE.value else {})}
+    work = {**works(comparison)[work_name], **(comparison.smoke if _SMOKE.value else {})}
     if "folder" in work:
         work["folder"] = folder
-    width, copied_mb = (256, 8) if _SMOKE.value else (2048, 512)
-    ceiling = {"width": width, "copied_mb": copied_mb, "threads": threads()}
+    name, ceiling = "benchmarks.ceiling", {"width": 2048, "copied_mb": 512, "threads": threads()}
+    if _DEVICE.value == "gpu":
+        name, ceiling = "benchmarks.ceiling_gpu", {"width": 8192, "copied_mb": 2048}
+    if _SMOKE.value:
+        ceiling |= {"width": 256, "copied_mb": 8}
+    environment = DEVICES[_DEVICE.value]
     return {
-        "ours": Side(sys.executable, f"benchmarks.ours.{comparison.ours}", work),
-        "peer": Side(python, f"benchmarks.peers.{comparison.peer}", work),
-        "ceiling": Side(sys.executable, "benchmarks.ceiling", ceiling),
+        "ours": Side(sys.executable, f"benchmarks.ours.{comparison.ours}", work, environment),
+        "peer": Side(python, f"benchmarks.peers.{comparison.peer}", work, environment),
+        "ceiling": Side(sys.executable, name, ceiling, environment),
     }
+
+
+def works(comparison: Comparison) -> Mapping[str, Mapping[str, Any]]:
+    """What is compared on the device."""
+    return comparison.gpu if _DEVICE.value == "gpu" else comparison.work
 
 
 def described(name: str, comparison: Comparison, work_name: str) -> dict[str, Any]:
@@ -188,12 +204,13 @@ def peers_python() -> str:
 def keep(name: str, rows: list[dict[str, Any]]) -> None:
     """Adds rows to the results, instead of those that there were, and makes the tables anew."""
     folder = pathlib.Path(_OUTPUT.value)
-    path = folder / "performance.json"
+    gpu = _DEVICE.value == "gpu"
+    path = folder / ("performance_gpu.json" if gpu else "performance.json")
     results = json.loads(path.read_text()) if path.exists() else {}
     results[name] = rows
     path.write_text(json.dumps(results, indent=1) + "\n")
     ordered = {key: results[key] for key in (*COMPARISONS, "cold_start") if key in results}
-    write(folder / "performance.md", tables(ordered))
+    write(folder / "performance.md", tables(ordered), _DEVICE.value)
 
 
 if __name__ == "__main__":

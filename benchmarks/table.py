@@ -6,22 +6,29 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-BEGIN, END = "<!-- begin: benchmarks.run -->", "<!-- end: benchmarks.run -->"
+# Of the tables of each device: between what lines of a page they are.
+MARKERS = {
+    "cpu": ("<!-- begin: benchmarks.run -->", "<!-- end: benchmarks.run -->"),
+    "gpu": (
+        "<!-- begin: benchmarks.run --device=gpu -->",
+        "<!-- end: benchmarks.run --device=gpu -->",
+    ),
+}
 # So many cores in use by others are noise; with more, a result is marked.
 QUIET = 0.2
 
 
-def write(page: pathlib.Path, text: str) -> None:
-    """Puts a text between the two markers of a page and leaves the rest as it is.
+def write(page: pathlib.Path, text: str, device: str) -> None:
+    """Puts a text between the two markers that a page has for a device, and leaves the rest.
 
     Raises:
       ValueError: if the page has not each marker once, in this order.
     """
-    whole = page.read_text()
-    if whole.count(BEGIN) != 1 or whole.count(END) != 1 or whole.index(BEGIN) > whole.index(END):
-        raise ValueError(f"{page} must have the lines {BEGIN} and {END}, once each, in this order")
-    before, after = whole.split(BEGIN)[0], whole.split(END)[1]
-    page.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}")
+    whole, (begin, end) = page.read_text(), MARKERS[device]
+    if whole.count(begin) != 1 or whole.count(end) != 1 or whole.index(begin) > whole.index(end):
+        raise ValueError(f"{page} must have the lines {begin} and {end}, once each, in this order")
+    before, after = whole.split(begin)[0], whole.split(end)[1]
+    page.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}")
 
 
 def tables(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
@@ -80,8 +87,9 @@ def _versions(versions: Mapping[str, str]) -> str:
 
 def _machine(row: Mapping[str, Any]) -> str:
     machine = row["machine"]
+    device = row["ours"].get("device", machine["cpu"])
     return (
-        f"{row['name']}: {row['date']}, commit {row['commit']}, {machine['cpu']}, "
+        f"{row['name']}: {row['date']}, commit {row['commit']}, {device}, "
         f"{row['threads']} of {machine['cores']} cores, {row['repeats']} turns; "
         f"{_versions(row['ours']['versions'])}"
     )

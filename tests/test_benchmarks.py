@@ -13,7 +13,7 @@ from benchmarks.comparisons import COMPARISONS
 from benchmarks.operations import collective_bytes
 from benchmarks.race import ROOT, Side, check, race, summary
 from benchmarks.runs import settings
-from benchmarks.table import BEGIN, END, tables, write
+from benchmarks.table import MARKERS, tables, write
 from maemem.segmentation.contingency import contingency
 from maemem.segmentation.summary import score_all
 from tests import runs
@@ -109,13 +109,16 @@ def test_tables_have_cold_starts():
 
 def test_writing_keeps_the_prose(tmp_path: pathlib.Path):
     page = tmp_path / "page.md"
-    page.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
-    write(page, "new")
-    write(page, "newer")
-    assert page.read_text() == f"before\n{BEGIN}\n\nnewer\n\n{END}\nafter\n"
+    (begin, end), (begin_gpu, end_gpu) = MARKERS["cpu"], MARKERS["gpu"]
+    page.write_text(f"before\n{begin}\nold\n{end}\n{begin_gpu}\n{end_gpu}\nafter\n")
+    write(page, "new", "cpu")
+    write(page, "newer", "cpu")
+    write(page, "other", "gpu")
+    expected = f"{begin}\n\nnewer\n\n{end}\n{begin_gpu}\n\nother\n\n{end_gpu}"
+    assert page.read_text() == f"before\n{expected}\nafter\n"
     page.write_text("no markers")
     with pytest.raises(ValueError, match="must have the lines"):
-        write(page, "new")
+        write(page, "new", "cpu")
 
 
 def test_recipes_are_compared_where_the_worst_one_ended(tmp_path: pathlib.Path):
@@ -142,7 +145,8 @@ def test_comparisons_have_two_sides(name: str):
     comparison = COMPARISONS[name]
     assert (ROOT / "benchmarks" / "ours" / f"{comparison.ours}.py").exists()
     assert (ROOT / "benchmarks" / "peers" / f"{comparison.peer}.py").exists()
-    assert all(comparison.smoke.keys() <= work.keys() for work in comparison.work.values())
+    works = (*comparison.work.values(), *comparison.gpu.values())
+    assert all(comparison.smoke.keys() <= work.keys() for work in works)
 
 
 def test_arms_refuse_mistakes_before_they_run():

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks.operations import count_products
-from benchmarks.ours.training import ADAMW, COMPUTE, LIBRARIES, random_crops, training
+from benchmarks.ours.training import ADAMW, COMPUTE, LIBRARIES, device, random_crops, training
 from maemem.models.layers import Compute
 from maemem.models.mae import MaskedAutoencoder
 from maemem.objectives.reconstruction import Reconstruction
@@ -16,7 +16,8 @@ from maemem.objectives.reconstruction import Reconstruction
 __all__ = ["LIBRARIES", "prepare"]
 
 
-def prepare(crop, patch, encoder, decoder, ratio, batch):
+def prepare(crop, patch, encoder, decoder, ratio, batch, steps=1, compiled=True):
+    del compiled  # It is about the peer; ours always is.
     model = MaskedAutoencoder(tuple(patch), tuple(encoder), tuple(decoder), compute=COMPUTE)
     objective = Reconstruction(model, (0, 255), "random", ratio)
     step, parameters = training(
@@ -24,11 +25,12 @@ def prepare(crop, patch, encoder, decoder, ratio, batch):
         objective.loss,
         random_crops(batch, *crop),
         ADAMW,
+        steps,
     )
 
     def facts():
-        operations = product_operations(objective, batch, tuple(crop))
-        return {"amount": batch, "parameters": parameters, "gflop": operations / 1e9}
+        gflop = steps * product_operations(objective, batch, tuple(crop)) / 1e9
+        return {"amount": steps * batch, "parameters": parameters, "gflop": gflop, **device()}
 
     return step, facts
 

@@ -10,7 +10,7 @@ from typing import cast
 import jax
 import jax.numpy as jnp
 
-from benchmarks.ours.training import LIBRARIES
+from benchmarks.ours.training import LIBRARIES, device
 from benchmarks.ours.unetr import network
 from benchmarks.pipeline import made_tissue, open_bare, write_volume
 from maemem.blockwise.predict import predict_volume
@@ -51,7 +51,7 @@ def prepare(folder, size, window, stride, patch, encoder, channels, outputs, bat
     def facts():
         windows = Windows(volume.region, tuple(window), tuple(stride)).touching(volume.region)
         parameters = sum(leaf.size for leaf in jax.tree.leaves(params))
-        amount = math.prod(volume.shape_zyx)
-        return {"amount": amount, "parameters": parameters, "windows": len(windows)}
+        said = {"amount": math.prod(volume.shape_zyx), "windows": len(windows)}
+        return {**said, "parameters": parameters, **device()}
 
     return step, facts

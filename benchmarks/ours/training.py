@@ -24,18 +24,29 @@ SGD = {"name": "sgd", "betas": (0.0, 0.0), "momentum": 0.9, "weight_decay": 0.0}
 
 
 def training(
-    init: Callable, loss: Callable, batch: PyTree, optimizer: dict[str, Any]
+    init: Callable, loss: Callable, batch: PyTree, optimizer: dict[str, Any], steps: int = 1
 ) -> tuple[Callable[[], None], int]:
-    """What does a step of training on a batch, and the number of parameters."""
+    """What does so many steps of training on a batch, and the number of parameters."""
     mesh = make_mesh()
     like, make_state, train_step = step_of(init, loss, optimizer, mesh)
     state, batch = make_state(), place(batch, mesh)
 
     def step() -> None:
         nonlocal state
-        state = jax.block_until_ready(train_step(state, batch)[0])
+        for _ in range(steps):
+            state, _ = train_step(state, batch)
+        jax.block_until_ready(state)
 
     return step, sum(leaf.size for leaf in jax.tree.leaves(like.params))
+
+
+def device() -> dict[str, Any]:
+    """Which accelerator this is, and the most memory that was used on it; nothing on a CPU."""
+    (first, *_) = jax.devices()
+    if first.platform == "cpu":
+        return {}
+    peak = first.memory_stats()["peak_bytes_in_use"]
+    return {"device": first.device_kind, "peak_gib": peak / 2**30}
 
 
 def step_of(

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from benchmarks.ours.training import COMPUTE, LIBRARIES, SGD, random_crops, training
+from benchmarks.ours.training import COMPUTE, LIBRARIES, SGD, device, random_crops, training
 from maemem.models.unetr import Unetr
 from maemem.objectives.reconstruction import scale_intensities
 
@@ -18,7 +18,8 @@ def network(patch, encoder, channels, outputs) -> Unetr:
     return Unetr(tuple(patch), tuple(encoder), tuple(channels), outputs, compute=COMPUTE)
 
 
-def prepare(crop, patch, encoder, channels, outputs, batch):
+def prepare(crop, patch, encoder, channels, outputs, batch, steps=1, compiled=True):
+    del compiled  # It is about the peer; ours always is.
     model = network(patch, encoder, channels, outputs)
     targets = np.random.default_rng(1).integers(0, 2, (batch, *crop, outputs)).astype(np.float32)
 
@@ -31,5 +32,5 @@ def prepare(crop, patch, encoder, channels, outputs, batch):
         logits = model.apply({"params": params}, scale_intensities(crops, (0, 255))[..., None])
         return optax.sigmoid_binary_cross_entropy(logits, targets).mean()
 
-    step, parameters = training(init, loss, (random_crops(batch, *crop), targets), SGD)
-    return step, lambda: {"amount": batch, "parameters": parameters}
+    step, parameters = training(init, loss, (random_crops(batch, *crop), targets), SGD, steps)
+    return step, lambda: {"amount": steps * batch, "parameters": parameters, **device()}

@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from transformers import ViTMAEConfig, ViTMAEForPreTraining
 
-from benchmarks.peers.training import adamw, random_crops, scale, training
+from benchmarks.peers.training import DEVICE, adamw, device, random_crops, scale, training
 
 LIBRARIES = ("transformers", "torch")
 
 
-def prepare(crop, patch, encoder, decoder, ratio, batch):
+def prepare(crop, patch, encoder, decoder, ratio, batch, steps=1, compiled=False):
     torch.manual_seed(0)
     model = ViTMAEForPreTraining(
         ViTMAEConfig(
@@ -28,7 +28,12 @@ def prepare(crop, patch, encoder, decoder, ratio, batch):
             mask_ratio=ratio,
             norm_pix_loss=True,
         )
-    )
+    ).to(DEVICE)
     crops = random_crops(batch, *crop)  # One section is one channel.
-    step, parameters = training(model, lambda: model(scale(crops)).loss, adamw(model))
-    return step, lambda: {"amount": batch, "parameters": parameters}
+
+    def loss() -> torch.Tensor:
+        return model(scale(crops)).loss
+
+    loss = torch.compile(loss) if compiled else loss
+    step, parameters = training(model, loss, adamw(model), steps)
+    return step, lambda: {"amount": steps * batch, "parameters": parameters, **device()}

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import nn
 
-from benchmarks.peers.training import adamw, random_crops, scale, training
+from benchmarks.peers.training import DEVICE, adamw, device, random_crops, scale, training
 from benchmarks.peers.transformer import Transformer, patchify, sincos
 
 LIBRARIES = ("torch",)
@@ -36,24 +36,25 @@ class MaskedAutoencoder(nn.Module):
         return self.head(self.decoder(tokens)[-1][:, visible:])
 
 
-def prepare(crop, patch, encoder, decoder, ratio, batch):
+def prepare(crop, patch, encoder, decoder, ratio, batch, steps=1, compiled=False):
     torch.manual_seed(0)
     grid = [c // p for c, p in zip(crop, patch, strict=True)]
     tokens, values = math.prod(grid), math.prod(patch)
     visible = int(tokens * (1 - ratio) + 1e-6)
-    model = MaskedAutoencoder(grid, values, encoder, decoder)
+    model = MaskedAutoencoder(grid, values, encoder, decoder).to(DEVICE)
     crops = random_crops(batch, *crop)
 
     def loss() -> torch.Tensor:
         patches = patchify(scale(crops), patch)
-        ids = torch.rand(batch, tokens).argsort(dim=1)
+        ids = torch.rand(batch, tokens, device=DEVICE).argsort(dim=1)
         truth = take(patches, ids[:, visible:])
         variance, mean = torch.var_mean(truth, dim=-1, correction=0, keepdim=True)
         truth = (truth - mean) / torch.sqrt(variance + 1e-6)
         return (model(patches, ids, visible) - truth).square().mean()
 
-    step, parameters = training(model, loss, adamw(model))
-    return step, lambda: {"amount": batch, "parameters": parameters}
+    loss = torch.compile(loss) if compiled else loss
+    step, parameters = training(model, loss, adamw(model), steps)
+    return step, lambda: {"amount": steps * batch, "parameters": parameters, **device()}
 
 
 def take(tokens: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:

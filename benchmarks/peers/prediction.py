@@ -15,7 +15,7 @@ import zarr
 from monai.inferers.utils import sliding_window_inference
 from torch.nn import functional
 
-from benchmarks.peers.training import scale
+from benchmarks.peers.training import DEVICE, device, mixed, scale
 from benchmarks.peers.unetr_monai import network
 
 LIBRARIES = ("monai", "torch", "zarr")
@@ -23,7 +23,7 @@ LIBRARIES = ("monai", "torch", "zarr")
 
 def prepare(folder, size, window, stride, patch, encoder, channels, outputs, batch):
     torch.manual_seed(0)
-    model = network(window, patch, encoder, channels, outputs).eval()
+    model = network(window, patch, encoder, channels, outputs).eval().to(DEVICE)
     source = zarr.open_array(pathlib.Path(folder) / "volume.zarr", mode="r")
     numbers = itertools.count()
     windows = 0
@@ -31,26 +31,28 @@ def prepare(folder, size, window, stride, patch, encoder, channels, outputs, bat
     def predict(crops: torch.Tensor) -> torch.Tensor:
         nonlocal windows
         windows += len(crops)
-        return model(crops).sigmoid()
+        with mixed():
+            return model(crops).sigmoid().float()
 
     @torch.inference_mode()
     def step() -> None:
         nonlocal windows
         windows = 0
-        volume = scale(torch.from_numpy(source[:]))[None, None]
+        volume = scale(torch.from_numpy(source[:]).to(DEVICE))[None, None]
         beyond = [w - s for w, s in zip(window, stride, strict=True)]
         sides = [n for n in reversed(beyond) for _ in range(2)]
         mirrored = functional.pad(volume, sides, mode="reflect")
         overlap = 1 - stride[0] / window[0]
         found = sliding_window_inference(mirrored, window, batch, predict, overlap, "gaussian")
         inside = (slice(n, n + size) for n in beyond)
-        values = (found[0][:, *inside] * 255).round().byte().numpy()
+        values = (found[0][:, *inside] * 255).round().byte().cpu().numpy()
         target = pathlib.Path(folder) / f"peer{next(numbers)}.zarr"
         chunks = (1, *(min(64, size) for _ in range(3)))
         zarr.create_array(target, data=values, chunks=chunks)
 
     def facts():
         parameters = sum(p.numel() for p in model.parameters())
-        return {"amount": math.prod([size] * 3), "parameters": parameters, "windows": windows}
+        said = {"amount": math.prod([size] * 3), "windows": windows}
+        return {**said, "parameters": parameters, **device()}
 
     return step, facts

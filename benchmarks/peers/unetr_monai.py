@@ -6,7 +6,7 @@ import torch
 from monai.networks.nets.unetr import UNETR
 from torch.nn import functional
 
-from benchmarks.peers.training import random_crops, scale, sgd, training
+from benchmarks.peers.training import DEVICE, device, random_crops, scale, sgd, training
 
 LIBRARIES = ("monai", "torch")
 
@@ -27,14 +27,15 @@ def network(crop, patch, encoder, channels, outputs) -> UNETR:
     )
 
 
-def prepare(crop, patch, encoder, channels, outputs, batch):
+def prepare(crop, patch, encoder, channels, outputs, batch, steps=1, compiled=False):
     torch.manual_seed(0)
-    model = network(crop, patch, encoder, channels, outputs)
+    model = network(crop, patch, encoder, channels, outputs).to(DEVICE)
     crops = random_crops(batch, 1, *crop)
-    targets = torch.randint(0, 2, (batch, outputs, *crop)).float()
+    targets = torch.randint(0, 2, (batch, outputs, *crop), device=DEVICE).float()
 
     def loss() -> torch.Tensor:
         return functional.binary_cross_entropy_with_logits(model(scale(crops)), targets)
 
-    step, parameters = training(model, loss, sgd(model))
-    return step, lambda: {"amount": batch, "parameters": parameters}
+    loss = torch.compile(loss) if compiled else loss
+    step, parameters = training(model, loss, sgd(model), steps)
+    return step, lambda: {"amount": steps * batch, "parameters": parameters, **device()}
