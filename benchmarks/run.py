@@ -33,7 +33,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from absl import app, flags
@@ -60,25 +60,26 @@ def main(argv: list[str]) -> None:
         raise app.UsageError(f"{unknown} is none of {known}")
     python = _PEERS.value or peers_python()
     for name in names:
-        rows = cold_start(python) if name == "cold_start" else compare(name, python)
-        if not _SMOKE.value:
-            keep(name, rows)
+        rows = []
+        for row in cold_start(python) if name == "cold_start" else compare(name, python):
+            rows.append(row)
+            report(row)
+            if not _SMOKE.value:
+                keep(name, rows)
 
 
-def compare(name: str, python: str) -> list[dict[str, Any]]:
+def compare(name: str, python: str) -> Iterator[dict[str, Any]]:
     """The rows of a comparison, one for each of its works."""
-    comparison, rows = COMPARISONS[name], []
+    comparison = COMPARISONS[name]
     for work_name in works(comparison):
         row, before = described(name, comparison, work_name), others()
         with tempfile.TemporaryDirectory() as folder:
             raced = race(sides_of(comparison, work_name, python, folder), threads(), repeats())
         check(raced["ours"], raced["peer"], comparison.parameters_within)
-        rows.append({**row, "others_cores": [before, others()], **raced, **summary(raced)})
-        report(rows[-1])
-    return rows
+        yield {**row, "others_cores": [before, others()], **raced, **summary(raced)}
 
 
-def cold_start(python: str) -> list[dict[str, Any]]:
+def cold_start(python: str) -> Iterator[dict[str, Any]]:
     """One row: the seconds until the first step of `mae_3d` has ended, in turns."""
     comparison = COMPARISONS["mae_3d"]
     work_name = next(iter(works(comparison)))
@@ -100,9 +101,7 @@ def cold_start(python: str) -> list[dict[str, Any]]:
     row = described("cold_start", comparison, work_name)
     ends = {"ours": said["empty"], "peer": said["peer"]}
     row |= {"others_cores": [before, others()], "ready_seconds": seconds}
-    row = {**row, **ends, "median_seconds": medians}
-    report(row)
-    return [row]
+    yield {**row, **ends, "median_seconds": medians}
 
 
 def report(row: dict[str, Any]) -> None:

@@ -2,35 +2,40 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import pathlib
-from typing import cast
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from benchmarks.ours.training import LIBRARIES, device
 from benchmarks.ours.unetr import network
 from benchmarks.pipeline import made_tissue, open_bare, write_volume
 from maemem.blockwise.predict import predict_volume
 from maemem.blockwise.windows import Windows
-from maemem.objectives.reconstruction import scale_intensities
+from maemem.objectives.affinity import NEAREST, Affinity
+from maemem.objectives.segmentation import Segmentation
+from maemem.stages.predict import jitted
 
 __all__ = ["LIBRARIES", "prepare"]
 
 
 def prepare(folder, size, window, stride, patch, encoder, channels, outputs, batch):
     model = network(patch, encoder, channels, outputs)
-    params = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, *window, 1)))["params"]
+    objective = Segmentation(model, Affinity(NEAREST), (0, 255))
+    shapes = jax.eval_shape(lambda key: objective.init(key, window), jax.random.key(0))
+    # To compile what makes the first parameters takes memory that a prediction does not.
+    random = np.random.default_rng(0)
+    params = jax.tree.map(
+        lambda leaf: jnp.asarray(0.02 * random.standard_normal(leaf.shape, np.float32)), shapes
+    )
     source = pathlib.Path(folder) / "volume.zarr"
     write_volume(source, (size,) * 3, (32, 32, 32), (128, 128, 128), "raw", made_tissue())
     volume = open_bare(source, cache_mb=256)
-
-    @jax.jit
-    def predict(crops):
-        logits = model.apply({"params": params}, scale_intensities(crops, (0, 255))[..., None])
-        return jax.nn.sigmoid(cast(jax.Array, logits))
+    predict = functools.partial(jitted(objective), params)
 
     numbers = itertools.count()
 

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import tensorstore as ts
 from jax.typing import ArrayLike
@@ -222,10 +223,14 @@ def _predictions(job: _Job, crops: Iterator[np.ndarray]) -> Iterator[np.ndarray]
     """The prediction of each crop, float32 `[z y x c]`."""
 
     def started() -> Iterator[tuple[int, ArrayLike]]:
+        answer: ArrayLike = 0
         while batch := list(itertools.islice(crops, job.batch_size)):
             # Always a full batch, so that a network is compiled for one shape.
-            full = batch + batch[-1:] * (job.batch_size - len(batch))
-            yield len(batch), job.predict(np.stack(full))
+            full = np.stack(batch + batch[-1:] * (job.batch_size - len(batch)))
+            # A CPU would compute two batches at a time, and hold what both take.
+            jax.block_until_ready(answer)
+            answer = job.predict(full)
+            yield len(batch), answer
 
     # One batch is started ahead: the device works on it while the one before is added up.
     for (size, answer), _ in itertools.pairwise(itertools.chain(started(), [(0, 0)])):

@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import hashlib
 import logging
+import math
 import pathlib
 from collections.abc import Sequence
 
@@ -42,6 +43,9 @@ from maemem.workdir import cache_compilations, check_network, read_config, read_
 log = logging.getLogger(__name__)
 
 SETS = ("validation", "test")
+
+# In voxels: of crops that occupy all cores of a processor.
+_LARGE_CROP = 80**3
 
 # Voxels that differ by less are taken as those of training.
 _SAME_VOXEL_SIZE = 1.1
@@ -187,10 +191,21 @@ def predictor(objective: Segmentation, views: Sequence[View], params: PyTree) ->
 
 
 def jitted(objective: Segmentation) -> jax.stages.Wrapped:
-    """Parameters and raw crops to probabilities, on all devices."""
+    """Parameters and raw crops to probabilities, on all devices.
+
+    A processor takes large crops one after the other: together they take as many times the memory,
+    and are no faster.
+    """
     mesh = make_mesh()
+    alone = mesh.size == 1 and mesh.devices.flat[0].platform == "cpu"
+
+    def predict(params: PyTree, crops: jax.Array) -> jax.Array:
+        if alone and math.prod(crops.shape[1:]) > _LARGE_CROP:
+            return jax.lax.map(lambda crop: objective.predict(params, crop[None])[0], crops)
+        return objective.predict(params, crops)
+
     return jax.jit(
-        objective.predict,
+        predict,
         in_shardings=(replicated(mesh), batch_sharding(mesh)),
         out_shardings=batch_sharding(mesh),
     )
