@@ -2,8 +2,9 @@
 
 import functools
 
-import cc3d
 import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from maemem.blockwise.segment import segment_volume
 from maemem.blockwise.store import read_labels
@@ -49,13 +50,15 @@ def linked(affinities, threshold=0.7):
     Whether two neighbours are linked is seen in the two alone, so blocks cut as the whole does.
     """
     inside = affinities.mean(0) >= 0.2
-    bits = np.zeros(inside.shape, np.uint8)
-    for axis, (forward, backward) in enumerate([(16, 32), (4, 8), (1, 2)]):
-        high, body, to = (np.moveaxis(a, axis, 0) for a in (affinities[axis], inside, bits))
+    places, pairs = np.arange(inside.size).reshape(inside.shape), []
+    for axis in range(3):
+        high, body, place = (np.moveaxis(a, axis, 0) for a in (affinities[axis], inside, places))
         links = (high[1:] > threshold) & body[1:] & body[:-1]
-        to[1:] |= links * np.uint8(backward)
-        to[:-1] |= links * np.uint8(forward)
-    return np.where(inside, cc3d.color_connectivity_graph(bits, connectivity=6), 0)
+        pairs.append([place[1:][links], place[:-1][links]])
+    ends = np.concatenate(pairs, axis=1)
+    graph = coo_array((np.ones(ends.shape[1], bool), tuple(ends)), shape=(inside.size,) * 2)
+    _, components = connected_components(graph, directed=False)
+    return np.where(inside, components.reshape(inside.shape) + 1, 0)
 
 
 def smooth_affinities(seed, shape):
