@@ -128,9 +128,8 @@ def test_a_damaged_network_predicts_nothing(tmp_path):
     with pytest.raises(ValueError, match="another one than the config describes"):
         predict.run(config, workdir)  # It can be read.
     largest = max(folder.rglob("*"), key=lambda path: path.is_file() and path.stat().st_size)
-    content = bytearray(largest.read_bytes())
-    content[len(content) // 2] ^= 1
-    largest.write_bytes(content)
+    # Where it holds the parameters, of all that a checkpoint has, differs from time to time.
+    largest.write_bytes(bytes(byte ^ 1 for byte in largest.read_bytes()))
     with pytest.raises(ValueError, match="checkpoints/7 cannot be read"):
         predict.run(config, workdir)
     assert not (workdir / "predict").exists()
