@@ -36,7 +36,8 @@ def end_in(stage, workdir, number):
 def results(workdir):
     """What the stages wrote, the page apart, which says how long they took."""
     found = [p for stage in STAGES[:-1] for p in (workdir / stage).rglob("*") if p.is_file()]
-    return {path.relative_to(workdir): path.read_bytes() for path in found}
+    # A draft of whoever was killed while writing is nobody's result, and is read by nobody.
+    return {p.relative_to(workdir): p.read_bytes() for p in found if p.suffix != ".draft"}
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
