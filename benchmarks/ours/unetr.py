@@ -18,8 +18,7 @@ def network(patch, encoder, channels, outputs) -> Unetr:
     return Unetr(tuple(patch), tuple(encoder), tuple(channels), outputs, compute=COMPUTE)
 
 
-def prepare(crop, patch, encoder, channels, outputs, batch, steps=1, compiled=True):
-    del compiled  # It is about the peer; ours always is.
+def prepare(crop, patch, encoder, channels, outputs, batch, steps=1):
     model = network(patch, encoder, channels, outputs)
     targets = np.random.default_rng(1).integers(0, 2, (batch, *crop, outputs)).astype(np.float32)
 

@@ -10,7 +10,7 @@ from benchmarks.peers.training import DEVICE, adamw, device, random_crops, scale
 LIBRARIES = ("transformers", "torch")
 
 
-def prepare(crop, patch, encoder, decoder, ratio, batch, steps=1, compiled=False):
+def prepare(crop, patch, encoder, decoder, ratio, batch, steps=1):
     torch.manual_seed(0)
     model = ViTMAEForPreTraining(
         ViTMAEConfig(
@@ -34,6 +34,5 @@ def prepare(crop, patch, encoder, decoder, ratio, batch, steps=1, compiled=False
     def loss() -> torch.Tensor:
         return model(scale(crops)).loss
 
-    loss = torch.compile(loss) if compiled else loss
     step, parameters = training(model, loss, adamw(model), steps)
     return step, lambda: {"amount": steps * batch, "parameters": parameters, **device()}

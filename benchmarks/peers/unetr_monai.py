@@ -27,7 +27,7 @@ def network(crop, patch, encoder, channels, outputs) -> UNETR:
     )
 
 
-def prepare(crop, patch, encoder, channels, outputs, batch, steps=1, compiled=False):
+def prepare(crop, patch, encoder, channels, outputs, batch, steps=1):
     torch.manual_seed(0)
     model = network(crop, patch, encoder, channels, outputs).to(DEVICE)
     crops = random_crops(batch, 1, *crop)
@@ -36,6 +36,5 @@ def prepare(crop, patch, encoder, channels, outputs, batch, steps=1, compiled=Fa
     def loss() -> torch.Tensor:
         return functional.binary_cross_entropy_with_logits(model(scale(crops)), targets)
 
-    loss = torch.compile(loss) if compiled else loss
     step, parameters = training(model, loss, sgd(model), steps)
     return step, lambda: {"amount": steps * batch, "parameters": parameters, **device()}
