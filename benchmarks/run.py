@@ -41,6 +41,7 @@ from absl import app, flags
 from benchmarks.comparisons import COMPARISONS, Comparison
 from benchmarks.race import DEVICES, ROOT, Side, busy_cores, check, columns, race, summary
 from benchmarks.table import QUIET, tables, write
+from maemem.memory import HUGE_PAGES
 
 _REPEATS = flags.DEFINE_integer("repeats", 7, "Turns of each side.", lower_bound=1)
 _SMOKE = flags.DEFINE_bool("smoke", False, "One turn of tiny work.")
@@ -140,7 +141,12 @@ def sides_of(
         ceiling |= {"width": 256, "copied_mb": 8}
     environment = DEVICES[_DEVICE.value]
     return {
-        "ours": Side(sys.executable, f"benchmarks.ours.{comparison.ours}", work, environment),
+        "ours": Side(
+            sys.executable,
+            f"benchmarks.ours.{comparison.ours}",
+            work,
+            {**environment, **HUGE_PAGES},  # As the command sets for itself.
+        ),
         "peer": Side(python, f"benchmarks.peers.{comparison.peer}", work, environment),
         "ceiling": Side(sys.executable, name, ceiling, environment),
     }
@@ -170,11 +176,16 @@ def described(name: str, comparison: Comparison, work_name: str) -> dict[str, An
 
 
 def cpu() -> str:
-    """The processor's name."""
+    """The processor's name, and which generation it is, since a virtual machine's may not say."""
     information = pathlib.Path("/proc/cpuinfo")
     lines = information.read_text().splitlines() if information.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
+    facts = {
+        key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)
+    }
+    if "model name" not in facts:
+        return platform.processor()
+    parts = [f"{key} {facts[key]}" for key in ("cpu family", "model") if key in facts]
+    return ", ".join([facts["model name"], *parts])
 
 
 def threads() -> int:

@@ -32,6 +32,7 @@ from benchmarks.ours.training import ADAMW, random_crops, training
 from maemem.build.networks import reconstruction
 from maemem.config import Config
 from maemem.geometry import format_zyx
+from maemem.memory import use_huge_pages
 from maemem.models.layers import Compute
 
 _CONFIG = config_flags.DEFINE_config_file("config", "configs/pretrain_snemi.py", "What to time.")
@@ -42,6 +43,7 @@ _PRODUCT = flags.DEFINE_integer("product", 2048, "Width of the matrices of the p
 
 
 def main(argv: list[str]) -> None:
+    use_huge_pages()
     config = _CONFIG.value
     objective = reconstruction(config)
     shape = (_BATCH.value, *config.data.crop_zyx)

@@ -17,7 +17,7 @@ from ml_collections import config_flags
 
 from maemem.interrupts import ignore_sigterm, interrupt_at_sigterm, interrupted_status
 from maemem.logs import log_to_terminal
-from maemem.memory import keep_freed_memory
+from maemem.memory import use_huge_pages
 from maemem.packaged import with_config_path
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -33,8 +33,8 @@ def main(argv: list[str]) -> None:
     """Locks the config, joins the cluster if there is one, claims the workdir and runs."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
+    use_huge_pages()
     log_to_terminal()
-    keep_freed_memory()
 
     # Imported late: a misspelt flag should not have to wait for JAX.
     import jax

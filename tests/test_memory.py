@@ -1,10 +1,14 @@
-"""What is freed is kept, whatever its size and whoever took it."""
+"""What a process takes comes in large pages, or is kept."""
 
+import os
+import pathlib
 import platform
 import subprocess
 import sys
 
 import pytest
+
+from maemem.memory import HUGE_PAGES
 
 FAULTS = """
 import resource, sys, threading
@@ -36,3 +40,49 @@ def test_memory_is_fetched_anew_where_it_went_back(mebibytes, argument, fetched)
     ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     faults, page = map(int, ended.stdout.split())
     assert (faults * page > mebibytes << 20) == fetched
+
+
+STARTS = """
+import os, resource, sys
+from maemem.memory import use_huge_pages
+
+use_huge_pages()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+bytearray(100 << 20)
+faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+print(os.getpid(), faults, *sys.argv[1:])
+"""
+
+
+def started(tunables: str | None) -> tuple[int, list[str]]:
+    """A process's page faults for 100 MiB, and its arguments."""
+    environment = {key: value for key, value in os.environ.items() if key not in HUGE_PAGES}
+    if tunables is not None:
+        environment["GLIBC_TUNABLES"] = tunables
+    with subprocess.Popen(
+        [sys.executable, "-c", STARTS, "--flag=a b", "c"],
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        pid, faults, *arguments = process.stdout.read().split()
+    assert process.returncode == 0
+    assert int(pid) == process.pid
+    return int(faults), arguments
+
+
+def given_on_demand() -> bool:
+    """Whether glibc can ask for huge pages, and Linux gives them."""
+    enabled = pathlib.Path("/sys/kernel/mm/transparent_hugepage/enabled")
+    library, version = platform.libc_ver()
+    glibc = library == "glibc" and tuple(map(int, version.split("."))) >= (2, 35)
+    return glibc and enabled.exists() and "[madvise]" in enabled.read_text()
+
+
+@pytest.mark.skipif(not given_on_demand(), reason="no huge pages on demand here")
+def test_a_process_starts_anew_with_its_arguments_to_take_huge_pages():
+    few, arguments = started(None)
+    many, as_set = started("glibc.malloc.check=0")  # What the user has set, stays.
+    assert arguments == as_set == ["--flag=a", "b", "c"]
+    assert few * 20 < many

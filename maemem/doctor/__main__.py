@@ -18,15 +18,15 @@ from absl import app, flags
 
 from maemem.logs import log_to_terminal
 from maemem.main import parse_flags
-from maemem.memory import keep_freed_memory
+from maemem.memory import use_huge_pages
 
 
 def main(argv: list[str]) -> None:
     """Makes all checks, prints what they say, and writes it down."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
+    use_huge_pages()
     log_to_terminal()
-    keep_freed_memory()
 
     # Imported late: a misspelt flag should not have to wait for JAX.
     from maemem.doctor.examination import Line, examine

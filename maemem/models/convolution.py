@@ -2,6 +2,7 @@
 
 import math
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
@@ -17,8 +18,11 @@ Kernel = Float[Array, "3 3 3 c o"]
 
 # About how many channels a norm takes together.
 _GROUP = 8
-# Fewer output channels than this cost a CPU less to compute than their inputs to gather.
-_FEW = 16
+# As many channels fill a matrix product without those of neighbouring sections.
+_MANY = 32
+# About how many sections, and at most how many times, a kernel's gradient is computed of.
+_SECTIONS = 8
+_PIECES = 8
 
 
 def convolve(volume: Volume, kernel: Kernel, form: ConvolutionForm) -> Convolved:
@@ -38,27 +42,85 @@ def convolve(volume: Volume, kernel: Kernel, form: ConvolutionForm) -> Convolved
     return lax.conv_general_dilated(volume, kernel, (1, 1, 1), "SAME", dimension_numbers=dimensions)
 
 
+@jax.custom_vjp
 def _convolve_folded(volume: Volume, kernel: Kernel) -> Convolved:
     """As one 2-D convolution, which XLA hands to a CPU's matrix product.
 
-    Sections are its batch. The neighbours that a section needs are channels of its input. Where the
-    output has few channels, it makes two adjacent sections at once, of the four that they need: a
-    third more operations, but each patch that is gathered serves twice as many.
+    Sections are its batch. What each contributes to itself and to its neighbours are channels of
+    its output, which are then added up where they belong.
     """
-    b, z, y, x, _ = volume.shape
-    features = kernel.shape[-1]
-    together = 2 if features < _FEW and z % 2 == 0 else 1
-    padded = jnp.pad(volume, ((0, 0), (1, 1), (0, 0), (0, 0), (0, 0)))
-    needed = [padded[:, i : i + z : together] for i in range(together + 2)]
-    sections = jnp.concatenate(needed, axis=-1).reshape(b * z // together, y, x, -1)
-    # The same kernel for each section of the output, shifted along the sections of the input.
-    shifts = [((i, together - 1 - i), *[(0, 0)] * 4) for i in range(together)]
-    shifted = jnp.stack([jnp.pad(kernel, shift) for shift in shifts], axis=-2)
-    flat = jnp.moveaxis(shifted, 0, 2).reshape(3, 3, -1, together * features)
+    b, z, y, x, c = volume.shape
+    flat = jnp.moveaxis(kernel, 0, 3).reshape(3, 3, c, -1)
+    out = _convolve_sections(volume.reshape(b * z, y, x, c), flat).reshape(b, z, y, x, 3, -1)
+    total = _shift(out[..., 0, :], 1) + out[..., 1, :] + _shift(out[..., 2, :], -1)
+    # Or else whatever reads it would add it up anew.
+    return lax.optimization_barrier(total)
+
+
+def _forward(volume: Volume, kernel: Kernel) -> tuple[Convolved, tuple[Volume, Kernel]]:
+    return _convolve_folded(volume, kernel), (volume, kernel)
+
+
+def _backward(operands: tuple[Volume, Kernel], gradient: Convolved) -> tuple[Volume, Kernel]:
+    volume, kernel = operands
+    return _convolve_folded(gradient, _mirror(kernel)), _kernel_gradient(volume, gradient)
+
+
+_convolve_folded.defvjp(_forward, _backward)
+
+
+def _kernel_gradient(volume: Volume, gradient: Convolved) -> Kernel:
+    """Of the 2-D convolution whose input, or output, has a section's neighbours as channels."""
+    c, features = volume.shape[-1], gradient.shape[-1]
+    if c > features:
+        return _mirror(_kernel_gradient(gradient, volume))
+    if c < _MANY:
+        flat = _sections_kernel_gradient(_with_neighbours(volume), gradient)
+        return jnp.moveaxis(flat.reshape(3, 3, 3, c, features), 2, 0)
+    flat = _sections_kernel_gradient(volume, _with_neighbours(gradient))
+    return jnp.moveaxis(flat.reshape(3, 3, c, 3, features), 3, 0)[::-1]
+
+
+def _sections_kernel_gradient(volume: Volume, gradient: Convolved) -> Float[Array, "3 3 c o"]:
+    """The gradient of a kernel that each section is convolved with by itself.
+
+    A few sections at a time: XLA takes them for channels, and is several times slower with many.
+    """
+    b, z, y, x, c = volume.shape
+    thickness = max(1, _SECTIONS // b, math.ceil(z / _PIECES))
+    like = jax.ShapeDtypeStruct((3, 3, c, gradient.shape[-1]), volume.dtype)
+    total = jnp.zeros(like.shape, like.dtype)
+    for start in range(0, z, thickness):
+        taken, wanted = (
+            slab[:, start : start + thickness].reshape(-1, y, x, slab.shape[-1])
+            for slab in (volume, gradient)
+        )
+        pull = jax.linear_transpose(lambda flat, taken=taken: _convolve_sections(taken, flat), like)
+        total += pull(wanted)[0]
+    return total
+
+
+def _convolve_sections(
+    sections: Float[Array, "n y x c"], kernel: Float[Array, "3 3 c o"]
+) -> Float[Array, "n y x o"]:
     dimensions = ("NHWC", "HWIO", "NHWC")
-    out = lax.conv_general_dilated(sections, flat, (1, 1), "SAME", dimension_numbers=dimensions)
-    out = out.reshape(b, z // together, y, x, together, features)
-    return jnp.moveaxis(out, 4, 2).reshape(b, z, y, x, features)
+    return lax.conv_general_dilated(sections, kernel, (1, 1), "SAME", dimension_numbers=dimensions)
+
+
+def _mirror(kernel: Kernel) -> Float[Array, "3 3 3 o c"]:
+    """That of the transposed convolution."""
+    return jnp.swapaxes(jnp.flip(kernel, (0, 1, 2)), 3, 4)
+
+
+def _with_neighbours(volume: Volume) -> Float[Array, "b z y x 3*c"]:
+    """Each section, and the one before and after it, as channels."""
+    return jnp.concatenate([_shift(volume, 1), volume, _shift(volume, -1)], axis=-1)
+
+
+def _shift(volume: Volume, sections: int) -> Volume:
+    """Every section so many further along z; zeros follow, and what leaves is lost."""
+    sides = [(0, 0, 0), (sections, -sections, 0), *[(0, 0, 0)] * 3]
+    return lax.pad(volume, jnp.zeros((), volume.dtype), sides)
 
 
 class Convolution(nn.Module):
