@@ -27,12 +27,17 @@ EVERY = list(blocks((4, 6, 10), (1, 3, 5)))
 
 
 @pytest.fixture(scope="module")
-def workers():
-    """Four processes of this machine."""
+def cluster():
+    """Four processes of this machine, which come again where they are killed."""
     with open_workers("local:4") as found:
-        # Work begins with the first worker; on a busy machine it might do all before the others.
-        found.args[0].wait_for_workers(4, timeout=120)
         yield found
+
+
+@pytest.fixture
+def workers(cluster):
+    """All four: work begins with the first, which on a busy machine might do it all alone."""
+    cluster.args[0].wait_for_workers(4, timeout=120)
+    return cluster
 
 
 @contextlib.contextmanager
