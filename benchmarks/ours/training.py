@@ -14,7 +14,7 @@ from maemem.build.networks import compute
 from maemem.config import pretraining
 from maemem.training.mesh import make_mesh, place
 from maemem.training.optimizer import OptimizerSettings
-from maemem.training.step import TrainState, make_train_step, state_maker
+from maemem.training.step import TrainState, compile_beside, make_train_step, state_maker
 
 LIBRARIES = ("maemem", "jax", "flax")
 # As the stages compute on this machine.
@@ -29,7 +29,8 @@ def training(
     """What does so many steps of training on a batch, and the number of parameters."""
     mesh = make_mesh()
     like, make_state, train_step = step_of(init, loss, optimizer, mesh)
-    state, batch = make_state(), place(batch, mesh)
+    batch = place(batch, mesh)
+    state = compile_beside(train_step, like, batch, make_state)
 
     def step() -> None:
         nonlocal state
@@ -51,7 +52,7 @@ def device() -> dict[str, Any]:
 
 def step_of(
     init: Callable, loss: Callable, optimizer: dict[str, Any], mesh: Mesh, fsdp: bool = False
-) -> tuple[TrainState, Callable[[], TrainState], Callable]:
+) -> tuple[TrainState, Callable[[], TrainState], jax.stages.Wrapped]:
     """What a state looks like, what makes one, and the step, as the stages have them."""
     settings = OptimizerSettings(
         learning_rate=1e-4, warmup_steps=0, steps=10**6, clip_norm=0.0, **optimizer

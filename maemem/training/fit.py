@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import logging
 import pathlib
 from collections.abc import Callable, Iterator
@@ -16,10 +17,10 @@ from jaxtyping import Array, Float, Key, PyTree
 from maemem.geometry import Zyx
 from maemem.training.checkpoint import Checkpoints
 from maemem.training.loop import Schedule, train
-from maemem.training.mesh import make_mesh
+from maemem.training.mesh import make_mesh, place
 from maemem.training.metrics import MetricWriter
 from maemem.training.optimizer import OptimizerSettings
-from maemem.training.step import Metrics, TrainState, make_train_step, state_maker
+from maemem.training.step import TrainState, compile_beside, make_train_step, state_maker
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +80,7 @@ class Prepared(NamedTuple):
     mesh: Mesh
     like: TrainState
     make_state: Callable[[], TrainState]
-    train_step: Callable[[TrainState, PyTree], tuple[TrainState, Metrics]]
+    train_step: jax.stages.Wrapped
 
 
 def prepare(objective: Objective, run: Training) -> Prepared:
@@ -130,15 +131,21 @@ def fit(
     mesh, like, make_state, train_step = prepare(objective, run)
     run.folder.mkdir(parents=True, exist_ok=True)
     with Checkpoints(run.folder / "checkpoints", run.keep_checkpoints) as checkpoints:
-        state = checkpoints.restore(like) or _started(make_state(), start)
-        first = int(state.step)
+        state = checkpoints.restore(like)
+        first = 0 if state is None else int(state.step)
+        batches = read_batches(first)
+        if state is None:
+            batch = next(batches)
+            batches = itertools.chain([batch], batches)
+            made = compile_beside(train_step, like, place(batch, mesh), make_state)
+            state = _started(made, start)
         log.info("parameters:\n%s", parameter_overview.get_parameter_overview(state.params))
         log.info("training from step %d to %d on %s", first, run.schedule.steps, jax.devices())
         with MetricWriter(run.folder, first) as writer:
             train(
                 state,
                 train_step,
-                read_batches(first),
+                batches,
                 make_evaluate(mesh, writer),
                 schedule=run.schedule,
                 mesh=mesh,

@@ -1,5 +1,6 @@
 """The training step: a pure function, jitted once, its state donated."""
 
+import concurrent.futures
 from collections.abc import Callable
 from typing import Any
 
@@ -90,6 +91,30 @@ def state_maker(
     return abstract, lambda: maker(key)
 
 
+def compile_beside(
+    train_step: jax.stages.Wrapped,
+    like: TrainState,
+    batch: PyTree,
+    make_state: Callable[[], TrainState],
+) -> TrainState:
+    """Makes the first state while the step is compiled, which takes longer and does not need it.
+
+    Args:
+      train_step: of `make_train_step`; its first call then finds it compiled.
+      like: what a state looks like.
+      batch: the global batches' arrays, or what they look like, with their shardings.
+      make_state: of `state_maker`.
+
+    Returns:
+      The first state.
+    """
+    with concurrent.futures.ThreadPoolExecutor(1) as beside:
+        compiled = beside.submit(lambda: train_step.lower(like, batch).compile())
+        state = make_state()
+        compiled.result()
+    return state
+
+
 def batch_size(batch: PyTree) -> int:
     """How many crops a batch, or this process's part of one, has."""
     return jax.tree.leaves(batch)[0].shape[0]
@@ -128,8 +153,8 @@ def make_train_step(
     accumulation: int,
     mesh: Mesh,
     fsdp: bool,
-) -> Callable[[TrainState, PyTree], tuple[TrainState, Metrics]]:
-    """Compiles one step: forward, backward, update.
+) -> jax.stages.Wrapped:
+    """One jitted step: forward, backward, update.
 
     Args:
       loss: the mean loss of a batch.
