@@ -62,7 +62,7 @@ def moved(config: Config, fsdp: bool) -> dict:
         lambda key: objective.init(key, config.data.crop_zyx), objective.loss, ADAMW, mesh, fsdp
     )
     crops = jax.ShapeDtypeStruct((mesh.size, *config.data.crop_zyx), jnp.uint8)
-    program = step.lower(like, crops).compile().as_text()
+    program = step.lower(like, crops).compile().as_text() or ""
     leaves = jax.tree.leaves(like.params)
     return {
         "parameters": sum(leaf.size * leaf.dtype.itemsize for leaf in leaves),

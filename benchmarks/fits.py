@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -48,7 +49,7 @@ def planned(config: Config, batch: int, remat: bool) -> dict[str, float]:
         lambda key: objective.init(key, config.data.crop_zyx), objective.loss, ADAMW, make_mesh()
     )
     crops = jax.ShapeDtypeStruct((batch, *config.data.crop_zyx), jnp.uint8)
-    plan = step.lower(like, crops).compile().memory_analysis()
+    plan: Any = step.lower(like, crops).compile().memory_analysis()
     return {
         "state_gb": plan.argument_size_in_bytes / 1e9,
         "beside_gb": (

@@ -14,7 +14,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax, random
 from jaxtyping import Array, Bool, Float, Int32, Key
-from scipy.interpolate import BSpline
 
 from maemem.geometry import Zyx
 
@@ -46,6 +45,9 @@ def warp_field(
 
 def _spline(size: int, spacing: float) -> np.ndarray:
     """What each point of a grid `[g]` weighs at the voxels `[n]` of an axis: `[n g]`, float32."""
+    # It takes longer to import than JAX: too long for all that begins without a warp.
+    from scipy.interpolate import BSpline
+
     cells = math.floor((size - 1) / spacing) + 1
     knots = spacing * np.arange(-3.0, cells + 4)
     return BSpline.design_matrix(np.arange(float(size)), knots, 3).toarray().astype(np.float32)

@@ -84,9 +84,14 @@ def state_maker(
         shapes,
         shardings,
     )
-    # It runs once: on CPUs, to polish it fully takes longer than it saves, and so does not at all.
+    # It runs once: on CPUs, to polish it fully takes longer than it saves, and so does not at all;
+    # and to draw much at the same time would take half a GiB more, which is fetched page by page.
     on_cpu = mesh.devices.flat[0].platform == "cpu"
-    options = {"xla_backend_optimization_level": 1} if on_cpu else {}
+    options: dict[str, Any] = {
+        "xla_backend_optimization_level": 1,
+        "xla_cpu_enable_concurrency_optimized_scheduler": False,
+    }
+    options = options if on_cpu else {}
     maker = jax.jit(make, out_shardings=shardings, compiler_options=options)
     return abstract, lambda: maker(key)
 
