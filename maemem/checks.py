@@ -109,9 +109,9 @@ def _check_numbers(name: str, value: Any, shown: Any = None) -> None:
 
 
 def _check_workers(where: str) -> None:
-    counted = re.fullmatch(r"(local|slurm):[1-9]\d*", where)
+    counted = re.fullmatch(r"(threads|local|slurm):[1-9]\d*", where)
     address = re.fullmatch(r"(tcp|tls)://.+", where)
-    fits = "empty, local:N, slurm:N, or the address of a Dask scheduler, tcp://HOST:PORT"
+    fits = "empty, threads:N, local:N, slurm:N, or the address of a Dask scheduler, tcp://HOST:PORT"
     _expect("runtime.workers", repr(where), bool(not where or counted or address), fits)
 
 

@@ -6,6 +6,7 @@ idempotent, and touch no file that another block's touches. Whoever does it reco
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import dataclasses
 import functools
@@ -66,17 +67,24 @@ def open_workers(where: str) -> Iterator[Map]:
     """Those who do blocks, until the context ends.
 
     Args:
-      where: empty: this process, one block after the other, with nothing to start. `local:4`: as
-        many processes on this machine. `slurm:20`: as many SLURM jobs, of which Dask's own
-        configuration says the rest (`jobqueue.slurm`: queue, cores, memory, walltime). Else the
-        address of a scheduler that is running, such as `tcp://10.0.0.1:8786`; its workers must see
-        the same files under the same paths, and have maemem.
+      where: empty: this process, one block after the other, with nothing to start. `threads:4`:
+        this process, so many blocks at a time; for prediction on a GPU, which then works on one
+        block while others are read, added up and written. `local:4`: as many processes on this
+        machine. `slurm:20`: as many SLURM jobs, of which Dask's own configuration says the rest
+        (`jobqueue.slurm`: queue, cores, memory, walltime). Else the address of a scheduler that is
+        running, such as `tcp://10.0.0.1:8786`; its workers must see the same files under the same
+        paths, and have maemem.
 
     Raises:
       ValueError: if the extra `cluster` is not installed, or what is named cannot be reached.
     """
     if not where:
         yield map
+        return
+    kind, _, count = where.partition(":")
+    if kind == "threads":
+        with concurrent.futures.ThreadPoolExecutor(int(count)) as threads:
+            yield threads.map
         return
     try:
         from maemem.blockwise import cluster

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import tensorstore as ts
 from jax.typing import ArrayLike
@@ -36,6 +37,15 @@ log = logging.getLogger(__name__)
 Predict = Callable[[np.ndarray], ArrayLike]
 
 _ROUNDING = 1e-5  # An accelerator's division may exceed 1 by some last places.
+
+
+@jax.jit
+def _weighted(
+    predictions: ArrayLike, weights: ArrayLike
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    """Predictions times weights, where they were made; and their own least and greatest value."""
+    predictions = jnp.asarray(predictions, jnp.float32)
+    return predictions * weights, (predictions.min(), predictions.max())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -214,31 +224,33 @@ def _predict_block(job: _Job, block: Box) -> np.ndarray:
         log, "of a block", total=count, missing=count, shown=job.progress, unit="window"
     ) as advance:
         for window, prediction in zip(touching, _predictions(job, crops), strict=True):
-            _add(sums, block, window, prediction, job.weights)
+            _add(sums, block, window, prediction)
             advance()
     return np.clip(sums, 0, 1, out=sums)  # The weights, too, add up to 1 but for rounding.
 
 
 def _predictions(job: _Job, crops: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-    """The prediction of each crop, float32 `[z y x c]`."""
+    """The prediction of each crop, float32 `[z y x c]`, weighted."""
+    weights = jnp.asarray(job.weights)
 
-    def started() -> Iterator[tuple[int, ArrayLike]]:
-        answer: ArrayLike = 0
+    def started() -> Iterator[tuple[int, Any]]:
+        answer: Any = 0
         while batch := list(itertools.islice(crops, job.batch_size)):
             # Always a full batch, so that a network is compiled for one shape.
             full = np.stack(batch + batch[-1:] * (job.batch_size - len(batch)))
             # A CPU would compute two batches at a time, and hold what both take.
             jax.block_until_ready(answer)
             answer = job.predict(full)
+            expected = (job.batch_size, *weights.shape)
+            if np.shape(answer) != expected:
+                raise ValueError(f"predict gave the shape {np.shape(answer)}, expected {expected}")
+            answer = _weighted(answer, weights)
+            answer[0].copy_to_host_async()
             yield len(batch), answer
 
     # One batch is started ahead: the device works on it while the one before is added up.
     for (size, answer), _ in itertools.pairwise(itertools.chain(started(), [(0, 0)])):
-        predictions = np.asarray(answer, np.float32)
-        expected = (job.batch_size, *job.weights.shape)
-        if predictions.shape != expected:
-            raise ValueError(f"predict gave the shape {predictions.shape}, expected {expected}")
-        low, high = predictions.min(), predictions.max()
+        predictions, (low, high) = jax.device_get(answer)
         if not (low >= -_ROUNDING and high <= 1 + _ROUNDING):  # Not a number is neither.
             raise ValueError(
                 f"predict gave values from {low} to {high}, expected probabilities in [0, 1]"
@@ -246,9 +258,7 @@ def _predictions(job: _Job, crops: Iterator[np.ndarray]) -> Iterator[np.ndarray]
         yield from predictions[:size]
 
 
-def _add(
-    sums: np.ndarray, block: Box, window: Box, prediction: np.ndarray, weights: np.ndarray
-) -> None:
+def _add(sums: np.ndarray, block: Box, window: Box, prediction: np.ndarray) -> None:
     """Adds the part of a window that lies in the block."""
     into, part = [], []
     for axis in range(3):
@@ -256,4 +266,4 @@ def _add(
         b = min(block.stop_zyx[axis], window.stop_zyx[axis])
         into.append(slice(a - block.start_zyx[axis], b - block.start_zyx[axis]))
         part.append(slice(a - window.start_zyx[axis], b - window.start_zyx[axis]))
-    sums[tuple(into)] += prediction[tuple(part)] * weights[tuple(part)]
+    sums[tuple(into)] += prediction[tuple(part)]

@@ -95,10 +95,13 @@ def read_prediction(path: str | Path, box: Box | None = None) -> np.ndarray:
 
 def to_stored(probabilities: np.ndarray, dtype: str) -> np.ndarray:
     """Probabilities as they are stored: uint8 counts 255ths, floats are what they are."""
-    if dtype == "uint8":
-        scaled = probabilities * np.float32(255)
-        return np.rint(scaled, out=scaled).astype(np.uint8)
-    return probabilities.astype(dtype)
+    if dtype != "uint8":
+        return probabilities.astype(dtype)
+    stored = np.empty(probabilities.shape, np.uint8)
+    # Not all at once, which would take as much memory again.
+    for section, values in zip(stored, probabilities, strict=True):
+        section[...] = np.rint(values * np.float32(255))
+    return stored
 
 
 def keep(target: Path, wanted: Mapping[str, Any]) -> None:

@@ -161,7 +161,7 @@ def decoding_memory(config: Config, opened: list[Opened], there: int) -> Verdict
         return Verdict("ok", "no volume to segment could be opened")
     needed = max(block_bytes(config, parts) for parts in held_out)
     said = f"about {amount(needed)} to decode a block of {config.segment.method} with its halo"
-    if where not in ("", "local"):
+    if where not in ("", "threads", "local"):
         return Verdict("ok", f"{said}, which each worker needs to have")
     count = min(int(workers or 1), max(parts.count for parts in held_out))
     said += f", of which {count} are decoded at once" if count > 1 else ""

@@ -11,6 +11,7 @@ import hashlib
 import logging
 import math
 import pathlib
+import threading
 from collections.abc import Sequence
 
 import jax
@@ -46,6 +47,7 @@ SETS = ("validation", "test")
 
 # In voxels: of crops that occupy all cores of a processor.
 _LARGE_CROP = 80**3
+_BUILDING = threading.Lock()  # Of several threads one builds the network, and the others wait.
 
 # Voxels that differ by less are taken as those of training.
 _SAME_VOXEL_SIZE = 1.1
@@ -225,7 +227,9 @@ class Network:
     voxel_size_nm: VoxelSize
 
     def __call__(self, crops: np.ndarray) -> ArrayLike:
-        return self._apply(crops)
+        with _BUILDING:
+            apply = self._apply
+        return apply(crops)
 
     @functools.cached_property
     def objective(self) -> Segmentation:

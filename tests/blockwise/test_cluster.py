@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import dask.config
@@ -18,7 +19,7 @@ from maemem.data import ledger
 from maemem.geometry import blocks
 from maemem.segmentation.region_graph import Merging
 from tests.blockwise import segmentations
-from tests.blockwise.predictions import SHAPE, run
+from tests.blockwise.predictions import SHAPE, look_around, run
 from tests.blockwise.volumes import files, grey_values, stored_volume
 from tests.runs import REPOSITORY
 
@@ -104,6 +105,35 @@ def test_predictions_are_the_same_bytes_here_and_on_workers(tmp_path, workers):
     here = files(tmp_path / "here")
     assert len(here) == 12 + 2
     assert here == files(tmp_path / "there")
+
+
+def test_threads_predict_the_same_bytes_several_blocks_at_a_time(tmp_path):
+    volume = stored_volume(tmp_path / "raw.zarr", grey_values(SHAPE))
+    run(volume, tmp_path / "here" / "a.zarr")
+    inside, most = set(), 0
+
+    def slowly(crops):
+        nonlocal most
+        inside.add(threading.get_ident())
+        most = max(most, len(inside))
+        time.sleep(0.005)
+        inside.remove(threading.get_ident())
+        return look_around(crops)
+
+    with open_workers("threads:3") as threads:
+        run(volume, tmp_path / "there" / "a.zarr", slowly, workers=threads)
+    assert 1 < most <= 3
+    assert files(tmp_path / "here") == files(tmp_path / "there")
+
+
+def test_what_a_thread_raises_is_raised_here(tmp_path):
+    volume = stored_volume(tmp_path / "raw.zarr", grey_values(SHAPE))
+    with (
+        open_workers("threads:2") as threads,
+        pytest.raises(ValueError, match=r"predict gave the shape \(1,\)"),
+    ):
+        run(volume, tmp_path / "a.zarr", lambda crops: np.zeros(1), workers=threads)
+    assert not (tmp_path / "a.zarr").exists()
 
 
 def dying_cut(folder, affinities):

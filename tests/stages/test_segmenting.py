@@ -310,7 +310,7 @@ def scored_on(other):
         (scored_on("validation"), "'validation' and 'test' share voxels"),
         ({"segment__grid__score": "('max',)"}, "score {'max'} is unknown"),
         ({"segment__halo_zyx": "(0,8,8)"}, "three positive whole numbers"),
-        ({"runtime__workers": "local"}, "empty, local:N, slurm:N, or the address"),
+        ({"runtime__workers": "local"}, "empty, threads:N, local:N, slurm:N, or the address"),
         ({"finetune__encoder": "gs://a/b"}, "'gs://a/b'; expected: a folder, not a URL"),
         ({"predict__network": "s3://a/b"}, "'s3://a/b'; expected: a folder, not a URL"),
         ({"segment__grid__low": "(0.1, 0.99)"}, "expected 0 <= low < high"),
