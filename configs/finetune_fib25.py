@@ -7,12 +7,11 @@ Fine-tunes the encoder of `pretrain_fib25.py` to affinities (without `--config.f
 from scratch) on sections 0 to 119 of DATA/fib25/train-input, tunes the thresholds on sections
 120 to 169, and scores sections 180 to 249.
 
-Cost and score: 14 minutes on two cores, 11 of them training, from an encoder that was pre-trained
-for 7,500 steps with `pretrain.masking.decoded=64`. Test, two seeds: VOI split + merge 1.10 + 1.23
-and 1.22 + 1.14 (from scratch 1.45 + 1.12 and 0.59 + 2.19), adapted Rand error 0.303 and 0.304 (from
-scratch 0.325 and 0.297). A residual U-Net of similar cost, from scratch, is better than both: 0.91
-+ 1.04 and 0.151 (one seed). A watershed of the raw intensities, tuned in the same way, is worse:
-1.84 + 0.95 and 0.372 (on steepest-ascent fragments 2.85 + 0.66 and 0.277). The largest body fills a
+Cost and score: 14 minutes on two cores, 11 of them training. Test, two seeds: VOI split + merge
+1.33 + 0.87 and 0.69 + 2.24 (from scratch 1.09 + 1.15 and 0.94 + 1.14), adapted Rand error 0.148 and
+0.382 (from scratch 0.283 and 0.145): after so many steps pre-training shows no gain here. A residual
+U-Net of similar cost, from scratch: 0.91 + 1.04 and 0.151 (one seed). A watershed of the raw
+intensities, tuned in the same way, is worse: 1.84 + 0.96 and 0.373. The largest body fills a
 quarter of the volume, so one merger decides the Rand error: see VOI beside it.
 """
 
