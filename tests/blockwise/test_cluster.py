@@ -126,6 +126,18 @@ def test_threads_predict_the_same_bytes_several_blocks_at_a_time(tmp_path):
     assert files(tmp_path / "here") == files(tmp_path / "there")
 
 
+def test_threads_make_the_same_segmentation(tmp_path):
+    affinities = segmentations.smooth_affinities(0, (6, 24, 24))
+    options = {"block_zyx": (3, 12, 12), "merging": Merging("median", 0.6), "smallest": 5}
+    segmentations.run(affinities, segmentations.linked, tmp_path / "here" / "a.zarr", **options)
+    with open_workers("threads:3") as threads:
+        options["workers"] = threads
+        segmentations.run(
+            affinities, segmentations.linked, tmp_path / "there" / "a.zarr", **options
+        )
+    assert files(tmp_path / "here") == files(tmp_path / "there")
+
+
 def test_what_a_thread_raises_is_raised_here(tmp_path):
     volume = stored_volume(tmp_path / "raw.zarr", grey_values(SHAPE))
     with (
