@@ -132,9 +132,9 @@ def _common() -> Config:
     config.runtime.read_threads = 2  # Batches read at the same time.
     config.runtime.prefetch = 8  # Batches read ahead.
     # Who predicts and segments the blocks of a volume. Empty: this process. "threads:4": this
-    # process, so many at a time, to keep a GPU busy. "local:4": so many processes on this machine.
-    # "slurm:20": so many SLURM jobs, set up in Dask's own configuration. "tcp://HOST:PORT": the
-    # workers of a Dask scheduler that is running.
+    # process, so many at a time, to keep a GPU busy that predicts. "local:4": so many processes on
+    # this machine. "slurm:20": so many SLURM jobs, set up in Dask's own configuration.
+    # "tcp://HOST:PORT": the workers of a Dask scheduler that is running.
     config.runtime.workers = ""
     return config
 

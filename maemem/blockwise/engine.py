@@ -69,11 +69,11 @@ def open_workers(where: str) -> Iterator[Map]:
     Args:
       where: empty: this process, one block after the other, with nothing to start. `threads:4`:
         this process, so many blocks at a time; for prediction on a GPU, which then works on one
-        block while others are read, added up and written. `local:4`: as many processes on this
-        machine. `slurm:20`: as many SLURM jobs, of which Dask's own configuration says the rest
-        (`jobqueue.slurm`: queue, cores, memory, walltime). Else the address of a scheduler that is
-        running, such as `tcp://10.0.0.1:8786`; its workers must see the same files under the same
-        paths, and have maemem.
+        block while others are read, added up and written; other work gains little. `local:4`: as
+        many processes on this machine. `slurm:20`: as many SLURM jobs, of which Dask's own
+        configuration says the rest (`jobqueue.slurm`: queue, cores, memory, walltime). Else the
+        address of a scheduler that is running, such as `tcp://10.0.0.1:8786`; its workers must see
+        the same files under the same paths, and have maemem.
 
     Raises:
       ValueError: if the extra `cluster` is not installed, or what is named cannot be reached.
@@ -84,7 +84,7 @@ def open_workers(where: str) -> Iterator[Map]:
     kind, _, count = where.partition(":")
     if kind == "threads":
         with concurrent.futures.ThreadPoolExecutor(int(count)) as threads:
-            yield threads.map
+            yield functools.partial(_on_threads, threads)
         return
     try:
         from maemem.blockwise import cluster
@@ -95,3 +95,17 @@ def open_workers(where: str) -> Iterator[Map]:
         ) from None
     with cluster.connected(where) as client:
         yield functools.partial(cluster.map_blocks, client)
+
+
+def _on_threads(
+    threads: concurrent.futures.Executor, work: Work, every: Sequence[Box]
+) -> Iterator[Any]:
+    """What the work gives of each block, as it is done; ends when no thread works any longer."""
+    futures = [threads.submit(work, block) for block in every]
+    try:
+        for future in concurrent.futures.as_completed(futures):
+            yield future.result()
+    finally:
+        for future in futures:
+            future.cancel()
+        concurrent.futures.wait(futures)

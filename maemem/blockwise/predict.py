@@ -157,7 +157,8 @@ def _attributes(job: _Job, channels: Sequence[str], identity: Mapping[str, Any])
 
 def _block_shape(job: _Job, chunk_zyx: Zyx, memory_bytes: int) -> Zyx:
     """The block of which everything held at once fits the memory."""
-    # Raw voxels are held as read and as mirrored; sums as float32, scaled, as stored, and encoded.
+    # Raw voxels are held as read and as mirrored; sums as float32, as stored, and encoded. As much
+    # as the sums again is left for windows on their way.
     stored_bytes = 2 * np.dtype(job.dtype).itemsize
     voxel_bytes = job.weights.shape[-1] * (4 + 4 + stored_bytes)
     raw_bytes = 2 * job.volume.dtype.itemsize

@@ -147,7 +147,10 @@ def blocks_of(config: Config, volume: Opened) -> Blocks:
 
 
 def at_once(config: Config, count: int) -> int:
-    """How many of so many blocks are done at the same time, on cores of their own."""
+    """How many of so many blocks are done at the same time, on cores of their own.
+
+    Threads are not counted: most of the work on a block lets none but one go on.
+    """
     kind, _, workers = config.runtime.workers.partition(":")
     most = {"local": _cores, "slurm": lambda: count}
     return min(int(workers), count, most[kind]()) if kind in most else 1

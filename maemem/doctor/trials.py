@@ -70,7 +70,7 @@ class Trial:
         """One step."""
         log.info("compiling a step of %s; the run will find it compiled", self.stage)
         mesh, like, _, train_step = self.prepared
-        return train_step.lower(like, place(self.batch, mesh)).compile()  # type: ignore
+        return train_step.lower(like, place(self.batch, mesh)).compile()
 
     @property
     def state_bytes(self) -> int:

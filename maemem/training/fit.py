@@ -128,17 +128,15 @@ def fit(
       ValueError: if there are checkpoints that cannot be read.
       loop.NonFiniteLoss: if the loss diverges.
     """
-    mesh, like, make_state, train_step = prepare(objective, run)
+    prepared = prepare(objective, run)
+    mesh, like, _, train_step = prepared
     run.folder.mkdir(parents=True, exist_ok=True)
     with Checkpoints(run.folder / "checkpoints", run.keep_checkpoints) as checkpoints:
         state = checkpoints.restore(like)
         first = 0 if state is None else int(state.step)
         batches = read_batches(first)
         if state is None:
-            batch = next(batches)
-            batches = itertools.chain([batch], batches)
-            made = compile_beside(train_step, like, place(batch, mesh), make_state)
-            state = _started(made, start)
+            state, batches = _begun(prepared, batches, start)
         log.info("parameters:\n%s", parameter_overview.get_parameter_overview(state.params))
         log.info("training from step %d to %d on %s", first, run.schedule.steps, jax.devices())
         with MetricWriter(run.folder, first) as writer:
@@ -152,6 +150,18 @@ def fit(
                 checkpoints=checkpoints,
                 writer=writer,
             )
+
+
+def _begun(
+    prepared: Prepared, batches: Iterator[PyTree], start: Callable[[PyTree], PyTree]
+) -> tuple[TrainState, Iterator[PyTree]]:
+    """The first state, made while the step is compiled, and all batches, of which it saw one."""
+    mesh, like, make_state, train_step = prepared
+    first = next(batches)
+    state = compile_beside(
+        train_step, like, place(first, mesh), lambda: _started(make_state(), start)
+    )
+    return state, itertools.chain([first], batches)
 
 
 def _started(state: TrainState, start: Callable[[PyTree], PyTree]) -> TrainState:

@@ -119,7 +119,7 @@ def train(
       SystemExit: after a signal, with status 128 + its number, once a checkpoint is written.
     """
     first = int(state.step)
-    # The first step compiles; it starts the clock.
+    # The first step may compile; it starts the clock.
     rate = _Rate(first + 1)
     before: Metrics | None = None
     with progress_bar(schedule.steps, first, "step") as bar, StopSignal() as stop:
@@ -175,7 +175,7 @@ def _check_finite(metrics: Metrics, step: int, checkpoints: Checkpoints) -> None
 class _Rate:
     """Steps a second since it was last asked.
 
-    Evaluations, checkpoints and the first step, which compiles, are left out.
+    Evaluations, checkpoints and the first step, which may compile, are left out.
     """
 
     def __init__(self, step: int):

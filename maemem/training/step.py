@@ -84,14 +84,12 @@ def state_maker(
         shapes,
         shardings,
     )
-    # It runs once: on CPUs, to polish it fully takes longer than it saves, and so does not at all;
-    # and to draw much at the same time would take half a GiB more, which is fetched page by page.
-    on_cpu = mesh.devices.flat[0].platform == "cpu"
-    options: dict[str, Any] = {
-        "xla_backend_optimization_level": 1,
-        "xla_cpu_enable_concurrency_optimized_scheduler": False,
-    }
-    options = options if on_cpu else {}
+    options: dict[str, Any] = {}
+    if mesh.devices.flat[0].platform == "cpu":
+        # It runs once: to polish it fully takes longer than it saves, and so does not at all. To
+        # draw many arrays at a time would take half a GiB more, whose pages take time to fetch.
+        options["xla_backend_optimization_level"] = 1
+        options["xla_cpu_enable_concurrency_optimized_scheduler"] = False
     maker = jax.jit(make, out_shardings=shardings, compiler_options=options)
     return abstract, lambda: maker(key)
 
@@ -102,7 +100,9 @@ def compile_beside(
     batch: PyTree,
     make_state: Callable[[], TrainState],
 ) -> TrainState:
-    """Makes the first state while the step is compiled, which takes longer and does not need it.
+    """Makes the first state while the step is compiled, for which its shapes suffice.
+
+    It ends when both are done, also if one of them fails.
 
     Args:
       train_step: of `make_train_step`; its first call then finds it compiled.
@@ -112,6 +112,9 @@ def compile_beside(
 
     Returns:
       The first state.
+
+    Raises:
+      Exception: whatever `make_state`, or else the compilation, raises.
     """
     with concurrent.futures.ThreadPoolExecutor(1) as beside:
         compiled = beside.submit(lambda: train_step.lower(like, batch).compile())

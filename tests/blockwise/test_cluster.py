@@ -138,14 +138,27 @@ def test_threads_make_the_same_segmentation(tmp_path):
     assert files(tmp_path / "here") == files(tmp_path / "there")
 
 
-def test_what_a_thread_raises_is_raised_here(tmp_path):
+def test_what_a_thread_raises_is_raised_once_no_thread_works_any_longer(tmp_path):
     volume = stored_volume(tmp_path / "raw.zarr", grey_values(SHAPE))
-    with (
-        open_workers("threads:2") as threads,
-        pytest.raises(ValueError, match=r"predict gave the shape \(1,\)"),
-    ):
-        run(volume, tmp_path / "a.zarr", lambda crops: np.zeros(1), workers=threads)
+    calls, done = iter(range(1000)), []
+
+    def fail_once(crops):
+        if next(calls) == 5:
+            raise ValueError("the sixth")
+        time.sleep(0.02)
+        done.append(crops)
+        return look_around(crops)
+
+    with open_workers("threads:3") as threads:
+        with pytest.raises(ValueError, match="the sixth"):
+            run(volume, tmp_path / "a.zarr", fail_once, workers=threads)
+        count = len(done)
+        time.sleep(0.1)
+        assert len(done) == count
     assert not (tmp_path / "a.zarr").exists()
+    run(volume, tmp_path / "a.zarr")
+    run(volume, tmp_path / "whole" / "a.zarr")
+    assert files(tmp_path / "a.zarr") == files(tmp_path / "whole" / "a.zarr")
 
 
 def dying_cut(folder, affinities):

@@ -103,8 +103,9 @@ def test_the_time_of_a_stage_is_that_of_its_volumes_blocks_and_workers(tmp_path)
     config.runtime.workers = "slurm:2"
     saved = (4.0 * 28 + 2.0 * 24) / 3 * section
     assert pace(trial, tuned=True).seconds == pytest.approx(once - saved)
-    config.runtime.workers = "tcp://somewhere:1"
-    assert pace(trial, tuned=True).seconds == pytest.approx(once)
+    for alone in ("tcp://somewhere:1", "threads:2"):
+        config.runtime.workers = alone
+        assert pace(trial, tuned=True).seconds == pytest.approx(once)
 
 
 @pytest.mark.slow
@@ -131,6 +132,7 @@ def test_without_labels_and_a_network_nothing_is_foretold(tmp_path):
     [
         ("", "ok", "to decode a block"),
         ("local:2", "fail", "of which 2 are decoded at once"),
+        ("threads:2", "fail", "of which 2 are decoded at once"),
         ("slurm:9", "ok", "which each worker needs"),
     ],
 )
