@@ -6,6 +6,8 @@ import pathlib
 import pytest
 from jaxtyping import install_import_hook
 
+from tests import annotations
+
 # The import itself is wanted: from here on, annotations of these packages are checked when called.
 _CHECKED = (
     "models",
@@ -15,7 +17,7 @@ _CHECKED = (
     "data.intensities",
     "data.warps",
 )
-install_import_hook([f"maemem.{name}" for name in _CHECKED], "beartype.beartype")
+install_import_hook([f"maemem.{name}" for name in _CHECKED], f"{annotations.__name__}.check")
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
 

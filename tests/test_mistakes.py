@@ -79,6 +79,7 @@ def begin(*_):
     suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
 )
 @hypothesis.given(name=st.sampled_from(FIELDS), value=VALUES)
+@hypothesis.example(name="finetune.augmentation.warp_voxels_zyx", value="(6,2,0.5)")
 def test_with_a_wrong_field_a_stage_refuses_or_begins(tmp_path, name, value):
     config = parse(name, value)
     for stage in (pretrain, finetune):
