@@ -45,7 +45,7 @@ def warp_field(
 
 def _spline(size: int, spacing: float) -> np.ndarray:
     """What each point of a grid `[g]` weighs at the voxels `[n]` of an axis: `[n g]`, float32."""
-    # It takes longer to import than JAX: too long for all that begins without a warp.
+    # Slow to import: nothing that begins without a warp need wait for it.
     from scipy.interpolate import BSpline
 
     cells = math.floor((size - 1) / spacing) + 1
