@@ -44,15 +44,18 @@ def convolve(volume: Volume, kernel: Kernel, form: ConvolutionForm) -> Convolved
 
 @jax.custom_vjp
 def _convolve_folded(volume: Volume, kernel: Kernel) -> Convolved:
-    """As one 2-D convolution, which XLA hands to a CPU's matrix product.
+    """As one 2-D convolution over z and x, which XLA hands to a CPU's matrix product.
 
-    Sections are its batch. What each contributes to itself and to its neighbours are channels of
-    its output, which are then added up where they belong.
+    What a row contributes to itself and to the rows beside it are channels of the output, which are
+    then added up where they belong. The rows of a section lie one behind another, with a zero
+    between, as one long row: XLA splits a row among cores, but not what is across it.
     """
     b, z, y, x, c = volume.shape
-    flat = jnp.moveaxis(kernel, 0, 3).reshape(3, 3, c, -1)
-    out = _convolve_sections(volume.reshape(b * z, y, x, c), flat).reshape(b, z, y, x, 3, -1)
-    total = _shift(out[..., 0, :], 1) + out[..., 1, :] + _shift(out[..., 2, :], -1)
+    padded = jnp.pad(volume, [(0, 0), (0, 0), (0, 0), (0, 1), (0, 0)])
+    flat = jnp.moveaxis(kernel, 1, 3).reshape(3, 3, c, -1)
+    out = _convolve_planes(padded.reshape(b, z, y * (x + 1), c), flat)
+    out = out.reshape(b, z, y, x + 1, 3, -1)[:, :, :, :x]
+    total = _shift(out[..., 0, :], 1, axis=2) + out[..., 1, :] + _shift(out[..., 2, :], -1, axis=2)
     # Or else whatever reads it would add it up anew.
     return lax.optimization_barrier(total)
 
@@ -70,7 +73,7 @@ _convolve_folded.defvjp(_forward, _backward)
 
 
 def _kernel_gradient(volume: Volume, gradient: Convolved) -> Kernel:
-    """Of the 2-D convolution whose input, or output, has a section's neighbours as channels."""
+    """Of a 2-D convolution of sections whose input, or output, has their neighbours as channels."""
     c, features = volume.shape[-1], gradient.shape[-1]
     if c > features:
         return _mirror(_kernel_gradient(gradient, volume))
@@ -95,16 +98,16 @@ def _sections_kernel_gradient(volume: Volume, gradient: Convolved) -> Float[Arra
             slab[:, start : start + thickness].reshape(-1, y, x, slab.shape[-1])
             for slab in (volume, gradient)
         )
-        pull = jax.linear_transpose(lambda flat, taken=taken: _convolve_sections(taken, flat), like)
+        pull = jax.linear_transpose(lambda flat, taken=taken: _convolve_planes(taken, flat), like)
         total += pull(wanted)[0]
     return total
 
 
-def _convolve_sections(
-    sections: Float[Array, "n y x c"], kernel: Float[Array, "3 3 c o"]
-) -> Float[Array, "n y x o"]:
+def _convolve_planes(
+    planes: Float[Array, "n h w c"], kernel: Float[Array, "3 3 c o"]
+) -> Float[Array, "n h w o"]:
     dimensions = ("NHWC", "HWIO", "NHWC")
-    return lax.conv_general_dilated(sections, kernel, (1, 1), "SAME", dimension_numbers=dimensions)
+    return lax.conv_general_dilated(planes, kernel, (1, 1), "SAME", dimension_numbers=dimensions)
 
 
 def _mirror(kernel: Kernel) -> Float[Array, "3 3 3 o c"]:
@@ -114,12 +117,13 @@ def _mirror(kernel: Kernel) -> Float[Array, "3 3 3 o c"]:
 
 def _with_neighbours(volume: Volume) -> Float[Array, "b z y x 3*c"]:
     """Each section, and the one before and after it, as channels."""
-    return jnp.concatenate([_shift(volume, 1), volume, _shift(volume, -1)], axis=-1)
+    return jnp.concatenate([_shift(volume, 1, axis=1), volume, _shift(volume, -1, axis=1)], axis=-1)
 
 
-def _shift(volume: Volume, sections: int) -> Volume:
-    """Every section so many further along z; zeros follow, and what leaves is lost."""
-    sides = [(0, 0, 0), (sections, -sections, 0), *[(0, 0, 0)] * 3]
+def _shift(volume: Volume, steps: int, axis: int) -> Volume:
+    """Everything so many steps further along an axis; zeros follow, and what leaves is lost."""
+    sides = [(0, 0, 0)] * 5
+    sides[axis] = (steps, -steps, 0)
     return lax.pad(volume, jnp.zeros((), volume.dtype), sides)
 
 
