@@ -80,9 +80,12 @@ class Affinity:
             labels = remove_borders(labels, self.in_plane)
         if self.erosion:
             labels = erode(labels, self.erosion, self.in_plane)
-        ends = [neighbour(labels, offset, UNLABELLED) for offset in self.offsets_zyx]
-        same = _channels([(labels == end) & (labels > 0) for end in ends])
-        known = _channels([(labels != UNLABELLED) & (end != UNLABELLED) for end in ends])
+        inside, labelled = labels > 0, labels != UNLABELLED
+        # Neighbours twice, since XLA would keep what both used: as many crops as there are offsets.
+        ends = (neighbour(labels, offset, UNLABELLED) for offset in self.offsets_zyx)
+        labelled_ends = (neighbour(labelled, offset, False) for offset in self.offsets_zyx)
+        same = _channels([inside & (labels == end) for end in ends])
+        known = _channels([labelled & end for end in labelled_ends])
         return same.astype(jnp.float32), known
 
     def loss(

@@ -7,7 +7,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Float32, Int32
 
 from maemem.geometry import View
-from maemem.objectives.labels import UNLABELLED, distance_to, neighbour, remove_borders, window
+from maemem.objectives.labels import (
+    UNLABELLED,
+    distance_to_other,
+    neighbour,
+    remove_borders,
+    window,
+)
 from maemem.objectives.losses import balanced_bce, soft_dice, squared_error
 
 # Voxels over which the distance saturates, inside and outside of instances.
@@ -146,9 +152,6 @@ def signed_distance(
     labels: Int32[Array, "b z y x"],
 ) -> tuple[Float32[Array, "b z y x"], Bool[Array, "b z y x"]]:
     """The distance of `Bcd`, in [−1, 1], and where it is known; 0 in unlabelled voxels."""
-    inside = labels > 0
-    other = jnp.where(inside, distance_to(labels == 0), distance_to(inside))
-    distance = jnp.tanh(jnp.where(inside, other / FOREGROUND_SCALE, -other / BACKGROUND_SCALE))
-    # A voxel is 0 away from itself, so one that is unlabelled is not known.
-    known = other <= distance_to(labels == UNLABELLED)
-    return jnp.where(labels == UNLABELLED, 0, distance), known
+    distance, known = distance_to_other(labels)
+    signed = jnp.where(labels > 0, distance / FOREGROUND_SCALE, -distance / BACKGROUND_SCALE)
+    return jnp.tanh(signed), known

@@ -77,30 +77,54 @@ def erode(
     return jnp.where((labels > 0) & (highest != lowest), 0, labels)
 
 
-def distance_to(seeds: Bool[Array, "b z y x"]) -> Float32[Array, "b z y x"]:
-    """Each voxel's Euclidean distance to the nearest seed of its section, in voxels.
+def distance_to_other(
+    labels: Int32[Array, "b z y x"],
+) -> tuple[Float32[Array, "b z y x"], Bool[Array, "b z y x"]]:
+    """How far instances are from background, and background from instances, in their section.
 
-    Infinite in a section without seeds; the crop's sides are none. So it is what the `edt` library
-    gives for the voxels that are not seeds. Exact: along y and then along x, the lowest of the
-    parabolas that stand on the voxels of a line (Felzenszwalb and Huttenlocher 2012), but found by
-    trying all of them, one place of every line at a time.
+    Exact and Euclidean: along y and then along x, the lowest of the parabolas that stand on the
+    voxels of a line (Felzenszwalb and Huttenlocher 2012), but found by trying all of them, one
+    place of every line at a time.
+
+    Args:
+      labels: the crops; their sides are neither.
+
+    Returns:
+      - The distance in voxels to the nearest voxel of the other kind, or to an unlabelled one where
+        that is nearer. Infinite in a section that has neither; 0 in unlabelled voxels.
+      - Whether it is of the other kind, so that no missing label could change it.
     """
-    squared = jnp.where(seeds, 0.0, jnp.inf).astype(jnp.float32)
-    return jnp.sqrt(_lowest_parabola(_lowest_parabola(squared, axis=2), axis=3))
+    inside, outside, unlabelled = labels > 0, labels == 0, labels == UNLABELLED
+    # Twice the squared distance, and 1 if it is that of an unlabelled voxel: the least says both.
+    beyond = jnp.where(unlabelled, 1.0, jnp.inf).astype(jnp.float32)
+    to_outside, to_inside = jnp.where(outside, 0.0, beyond), jnp.where(inside, 0.0, beyond)
+    for axis in (2, 3):
+        least = _least_along(axis, inside, to_outside, to_inside)
+        to_outside = jnp.where(inside, least, to_outside)
+        to_inside = jnp.where(outside, least, to_inside)
+    doubled = jnp.where(unlabelled, 0.0, jnp.where(inside, to_outside, to_inside))
+    other = doubled % 2 == 0
+    return jnp.sqrt(jnp.floor(doubled / 2)), ~unlabelled & (other | jnp.isinf(doubled))
 
 
-def _lowest_parabola(heights: Float32[Array, "b z y x"], axis: int) -> Float32[Array, "b z y x"]:
-    """At each place of a line along `axis`, the least of height + squared step over its places.
+def _least_along(
+    axis: int,
+    inside: Bool[Array, "b z y x"],
+    to_outside: Float32[Array, "b z y x"],
+    to_inside: Float32[Array, "b z y x"],
+) -> Float32[Array, "b z y x"]:
+    """The least over a line's places of what is there plus twice the square of the steps there.
 
-    A loop, since XLA may turn one reduction over all pairs of places into something far slower;
-    of several places a round, since each goes over all lines once.
+    Of one or the other, whichever `inside` asks for. A loop, since XLA may turn one reduction over
+    all pairs of places into something far slower; of several places a round, since each goes over
+    all lines once.
     """
-    place = jnp.arange(heights.shape[axis], dtype=jnp.float32)
-    place = place.reshape(-1, *[1] * (heights.ndim - 1 - axis))
+    place = jnp.arange(inside.shape[axis], dtype=jnp.float32)
+    place = place.reshape(-1, *[1] * (inside.ndim - 1 - axis))
 
-    def lower(index: Array, lowest: Array) -> Array:
-        height = lax.dynamic_slice_in_dim(heights, index, 1, axis)
-        return jnp.minimum(lowest, height + jnp.square(place - index))
+    def lower(index: Array, least: Array) -> Array:
+        here = (lax.dynamic_slice_in_dim(to, index, 1, axis) for to in (to_outside, to_inside))
+        return jnp.minimum(least, jnp.where(inside, *here) + 2 * jnp.square(place - index))
 
-    start = jnp.full(heights.shape, jnp.inf, jnp.float32)
-    return lax.fori_loop(0, heights.shape[axis], lower, start, unroll=8)
+    start = jnp.full(inside.shape, jnp.inf, jnp.float32)
+    return lax.fori_loop(0, inside.shape[axis], lower, start, unroll=4)

@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as hnp
 
 from maemem.geometry import View, views
 from maemem.objectives.bcd import Bcd
-from maemem.objectives.labels import distance_to
+from maemem.objectives.labels import distance_to_other
 from maemem.objectives.losses import balanced_bce, soft_dice
 
 BC = Bcd(distance=False)
@@ -116,12 +116,23 @@ def test_targets_equal_the_slow_way(labels, width):
         np.testing.assert_allclose(2 * distance - 1, slow_distance(section), atol=1e-6)
 
 
+@pytest.mark.parametrize("unlabelled", [0.0, 0.01, 0.5])
 @pytest.mark.parametrize("share", [0.0, 0.002, 0.05, 0.5])
-def test_distances_equal_the_edt_library(share):
-    seeds = np.random.default_rng(0).random((2, 3, 61, 47)) < share
-    distance = jax.jit(distance_to)(seeds)
+def test_distances_equal_the_edt_library(share, unlabelled):
+    draw = np.random.default_rng(0)
+    labels = (draw.random((2, 3, 61, 47)) < share).astype(np.int32)
+    labels[draw.random(labels.shape) < unlabelled] = -1
+    distance, known = map(np.asarray, jax.jit(distance_to_other)(labels))
+
+    def to(kind):
+        away = np.ascontiguousarray(labels[b, z] != kind)
+        return edt.edt(away, black_border=False) if not away.all() else np.full(away.shape, np.inf)
+
     for b, z in np.ndindex(2, 3):
-        expected = edt.edt(np.ascontiguousarray(~seeds[b, z]), black_border=False)
+        other = np.where(labels[b, z] > 0, to(0), to(1))
+        certain = (labels[b, z] >= 0) & (other <= to(-1))
+        np.testing.assert_array_equal(known[b, z], certain)
+        expected = np.where(labels[b, z] < 0, 0, np.minimum(other, to(-1)))
         np.testing.assert_allclose(distance[b, z], expected, rtol=1e-6)
 
 
