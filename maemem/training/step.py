@@ -1,7 +1,9 @@
 """The training step: a pure function, jitted once, its state donated."""
 
 import concurrent.futures
-from collections.abc import Callable
+import contextlib
+import gc
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -89,7 +91,7 @@ def state_maker(
         # It runs once: to polish it fully takes longer than it saves, and so does not at all. To
         # draw many arrays at a time would take half a GiB more, whose pages take time to fetch.
         options["xla_backend_optimization_level"] = 1
-        options["xla_cpu_enable_concurrency_optimized_scheduler"] = False
+        options["xla_cpu_scheduler_type"] = "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"
     maker = jax.jit(make, out_shardings=shardings, compiler_options=options)
     return abstract, lambda: maker(key)
 
@@ -116,11 +118,23 @@ def compile_beside(
     Raises:
       Exception: whatever `make_state`, or else the compilation, raises.
     """
-    with concurrent.futures.ThreadPoolExecutor(1) as beside:
+    with _keeping_garbage(), concurrent.futures.ThreadPoolExecutor(1) as beside:
         compiled = beside.submit(lambda: train_step.lower(like, batch).compile())
         state = make_state()
         compiled.result()
     return state
+
+
+@contextlib.contextmanager
+def _keeping_garbage() -> Iterator[None]:
+    """Looks for no garbage: to search the many objects of a trace, which stay, is slow."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def batch_size(batch: PyTree) -> int:

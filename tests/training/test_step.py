@@ -1,3 +1,5 @@
+import gc
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -118,3 +120,4 @@ def test_what_the_compilation_and_the_making_raise_is_raised():
         compile_beside(bad, like, first, make)
     with pytest.raises(ValueError, match="no such loss"):
         compile_beside(good, like, first, broken)
+    assert gc.isenabled()
