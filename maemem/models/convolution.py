@@ -46,18 +46,28 @@ def convolve(volume: Volume, kernel: Kernel, form: ConvolutionForm) -> Convolved
 def _convolve_folded(volume: Volume, kernel: Kernel) -> Convolved:
     """As one 2-D convolution over z and x, which XLA hands to a CPU's matrix product.
 
-    What a row contributes to itself and to the rows beside it are channels of the output, which are
-    then added up where they belong. The rows of a section lie one behind another, with a zero
-    between, as one long row: XLA splits a row among cores, but not what is across it.
+    Rows before and after a row are channels of the input; or what it contributes to them are
+    channels of the output, added up where they belong: whichever are fewer.
+    """
+    c, features = kernel.shape[3:]
+    if c < features:
+        flat = jnp.moveaxis(kernel, 1, 2).reshape(3, 3, 3 * c, features)
+        return _convolve_rows(_with_neighbours(volume, axis=2), flat)
+    flat = jnp.moveaxis(kernel, 1, 3).reshape(3, 3, c, 3 * features)
+    after, here, before = jnp.split(_convolve_rows(volume, flat), 3, axis=-1)
+    return _shift(after, 1, axis=2) + here + _shift(before, -1, axis=2)
+
+
+def _convolve_rows(volume: Volume, kernel: Float[Array, "3 3 c o"]) -> Convolved:
+    """Each row with those of the sections before and after it.
+
+    A section's rows are laid end to end, each followed by a zero, which pads it and the next: a
+    product is split among cores along a row, so that one of 96 voxels would keep one core busy.
     """
     b, z, y, x, c = volume.shape
     padded = jnp.pad(volume, [(0, 0), (0, 0), (0, 0), (0, 1), (0, 0)])
-    flat = jnp.moveaxis(kernel, 1, 3).reshape(3, 3, c, -1)
-    out = _convolve_planes(padded.reshape(b, z, y * (x + 1), c), flat)
-    out = out.reshape(b, z, y, x + 1, 3, -1)[:, :, :, :x]
-    total = _shift(out[..., 0, :], 1, axis=2) + out[..., 1, :] + _shift(out[..., 2, :], -1, axis=2)
-    # Or else whatever reads it would add it up anew.
-    return lax.optimization_barrier(total)
+    out = _convolve_planes(padded.reshape(b, z, y * (x + 1), c), kernel)
+    return out.reshape(b, z, y, x + 1, -1)[:, :, :, :x]
 
 
 def _forward(volume: Volume, kernel: Kernel) -> tuple[Convolved, tuple[Volume, Kernel]]:
@@ -73,14 +83,17 @@ _convolve_folded.defvjp(_forward, _backward)
 
 
 def _kernel_gradient(volume: Volume, gradient: Convolved) -> Kernel:
-    """Of a 2-D convolution of sections whose input, or output, has their neighbours as channels."""
+    """Of a 2-D convolution of sections whose input, or output, has their neighbours as channels.
+
+    Over y and x: XLA is slower at this gradient of long rows, where channels are many.
+    """
     c, features = volume.shape[-1], gradient.shape[-1]
     if c > features:
         return _mirror(_kernel_gradient(gradient, volume))
     if c < _MANY:
-        flat = _sections_kernel_gradient(_with_neighbours(volume), gradient)
+        flat = _sections_kernel_gradient(_with_neighbours(volume, axis=1), gradient)
         return jnp.moveaxis(flat.reshape(3, 3, 3, c, features), 2, 0)
-    flat = _sections_kernel_gradient(volume, _with_neighbours(gradient))
+    flat = _sections_kernel_gradient(volume, _with_neighbours(gradient, axis=1))
     return jnp.moveaxis(flat.reshape(3, 3, c, 3, features), 3, 0)[::-1]
 
 
@@ -115,9 +128,10 @@ def _mirror(kernel: Kernel) -> Float[Array, "3 3 3 o c"]:
     return jnp.swapaxes(jnp.flip(kernel, (0, 1, 2)), 3, 4)
 
 
-def _with_neighbours(volume: Volume) -> Float[Array, "b z y x 3*c"]:
-    """Each section, and the one before and after it, as channels."""
-    return jnp.concatenate([_shift(volume, 1, axis=1), volume, _shift(volume, -1, axis=1)], axis=-1)
+def _with_neighbours(volume: Volume, axis: int) -> Float[Array, "b z y x 3*c"]:
+    """What is before, at and after each place along an axis, as channels."""
+    around = _shift(volume, 1, axis), volume, _shift(volume, -1, axis)
+    return jnp.concatenate(around, axis=-1)
 
 
 def _shift(volume: Volume, steps: int, axis: int) -> Volume:

@@ -81,7 +81,8 @@ class Affinity:
         if self.erosion:
             labels = erode(labels, self.erosion, self.in_plane)
         inside, labelled = labels > 0, labels != UNLABELLED
-        # Neighbours twice, since XLA would keep what both used: as many crops as there are offsets.
+        # Of ids and of flags apart: XLA would store neighbours that both results share, a crop for
+        # each offset.
         ends = (neighbour(labels, offset, UNLABELLED) for offset in self.offsets_zyx)
         labelled_ends = (neighbour(labelled, offset, False) for offset in self.offsets_zyx)
         same = _channels([inside & (labels == end) for end in ends])

@@ -151,7 +151,10 @@ def contour(
 def signed_distance(
     labels: Int32[Array, "b z y x"],
 ) -> tuple[Float32[Array, "b z y x"], Bool[Array, "b z y x"]]:
-    """The distance of `Bcd`, in [−1, 1], and where it is known; 0 in unlabelled voxels."""
+    """The distance of `Bcd`, in [−1, 1], and where it is known.
+
+    Where it is not, it is that to an unlabelled voxel; 0 in these.
+    """
     distance, known = distance_to_other(labels)
     signed = jnp.where(labels > 0, distance / FOREGROUND_SCALE, -distance / BACKGROUND_SCALE)
     return jnp.tanh(signed), known

@@ -82,29 +82,30 @@ def distance_to_other(
 ) -> tuple[Float32[Array, "b z y x"], Bool[Array, "b z y x"]]:
     """How far instances are from background, and background from instances, in their section.
 
-    Exact and Euclidean: along y and then along x, the lowest of the parabolas that stand on the
-    voxels of a line (Felzenszwalb and Huttenlocher 2012), but found by trying all of them, one
-    place of every line at a time.
+    Euclidean, and exact in sections of up to 2048 × 2048 voxels: along y and then along x, the
+    lowest of the parabolas that stand on the voxels of a line (Felzenszwalb and Huttenlocher 2012),
+    but found by trying all of them, one place of every line at a time.
 
     Args:
-      labels: the crops; their sides are neither.
+      labels: the crops; nothing beyond their sides counts.
 
     Returns:
       - The distance in voxels to the nearest voxel of the other kind, or to an unlabelled one where
         that is nearer. Infinite in a section that has neither; 0 in unlabelled voxels.
-      - Whether it is of the other kind, so that no missing label could change it.
+      - Whether no missing label could change it: the nearest is of the other kind, or there is
+        neither.
     """
-    inside, outside, unlabelled = labels > 0, labels == 0, labels == UNLABELLED
+    inside, outside = labels > 0, labels == 0
     # Twice the squared distance, and 1 if it is that of an unlabelled voxel: the least says both.
-    beyond = jnp.where(unlabelled, 1.0, jnp.inf).astype(jnp.float32)
+    beyond = jnp.where(labels == UNLABELLED, 1.0, jnp.inf).astype(jnp.float32)
     to_outside, to_inside = jnp.where(outside, 0.0, beyond), jnp.where(inside, 0.0, beyond)
     for axis in (2, 3):
         least = _least_along(axis, inside, to_outside, to_inside)
         to_outside = jnp.where(inside, least, to_outside)
         to_inside = jnp.where(outside, least, to_inside)
-    doubled = jnp.where(unlabelled, 0.0, jnp.where(inside, to_outside, to_inside))
-    other = doubled % 2 == 0
-    return jnp.sqrt(jnp.floor(doubled / 2)), ~unlabelled & (other | jnp.isinf(doubled))
+    doubled = jnp.where(inside, to_outside, to_inside)
+    # What is left of infinity is not a number, so not 1.
+    return jnp.sqrt(jnp.floor(doubled / 2)), doubled % 2 != 1
 
 
 def _least_along(
@@ -115,9 +116,9 @@ def _least_along(
 ) -> Float32[Array, "b z y x"]:
     """The least over a line's places of what is there plus twice the square of the steps there.
 
-    Of one or the other, whichever `inside` asks for. A loop, since XLA may turn one reduction over
-    all pairs of places into something far slower; of several places a round, since each goes over
-    all lines once.
+    Of `to_outside` where `inside`, else of `to_inside`. A loop, since XLA may turn one reduction
+    over all pairs of places into something far slower; of several places a round, since each goes
+    over all lines once.
     """
     place = jnp.arange(inside.shape[axis], dtype=jnp.float32)
     place = place.reshape(-1, *[1] * (inside.ndim - 1 - axis))

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import contextlib
+import functools
 import gc
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -57,7 +58,7 @@ def state_maker(
     ema: bool,
     mesh: Mesh,
     fsdp: bool,
-) -> tuple[TrainState, Callable[[], TrainState]]:
+) -> tuple[TrainState, functools.partial[TrainState]]:
     """What a state looks like, and a function that makes the first one.
 
     Args:
@@ -93,7 +94,7 @@ def state_maker(
         options["xla_backend_optimization_level"] = 1
         options["xla_cpu_scheduler_type"] = "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"
     maker = jax.jit(make, out_shardings=shardings, compiler_options=options)
-    return abstract, lambda: maker(key)
+    return abstract, functools.partial(maker, key)
 
 
 def compile_beside(
@@ -104,7 +105,8 @@ def compile_beside(
 ) -> TrainState:
     """Makes the first state while the step is compiled, for which its shapes suffice.
 
-    It ends when both are done, also if one of them fails.
+    It ends when both are done, also if one of them fails. Until then no thread of the process
+    collects garbage: to search the many objects of a trace, which stay, is slow.
 
     Args:
       train_step: of `make_train_step`; its first call then finds it compiled.
@@ -118,7 +120,7 @@ def compile_beside(
     Raises:
       Exception: whatever `make_state`, or else the compilation, raises.
     """
-    with _keeping_garbage(), concurrent.futures.ThreadPoolExecutor(1) as beside:
+    with _without_garbage_collection(), concurrent.futures.ThreadPoolExecutor(1) as beside:
         compiled = beside.submit(lambda: train_step.lower(like, batch).compile())
         state = make_state()
         compiled.result()
@@ -126,8 +128,7 @@ def compile_beside(
 
 
 @contextlib.contextmanager
-def _keeping_garbage() -> Iterator[None]:
-    """Looks for no garbage: to search the many objects of a trace, which stay, is slow."""
+def _without_garbage_collection() -> Iterator[None]:
     was_enabled = gc.isenabled()
     gc.disable()
     try:

@@ -15,7 +15,7 @@ def normal(*shape):
 
 
 @pytest.mark.parametrize("form", ["xla", "folded"])
-@pytest.mark.parametrize("offset", [(-1, 0, 1), (1, 1, 0), (0, 0, 0)])
+@pytest.mark.parametrize("offset", [(-1, 0, 1), (1, 1, 0), (0, 0, 0), (0, -1, -1)])
 @pytest.mark.parametrize("shape", [(4, 3, 2), (3, 2, 5)])
 def test_one_weight_shifts_the_volume(form, offset, shape):
     volume = normal(2, *shape, 2)
@@ -54,6 +54,18 @@ def test_folding_changes_neither_result_nor_gradients(z, yx, channels, features)
 
     for folded, plain in zip(*both(volume, kernel), strict=True):
         np.testing.assert_allclose(folded, plain, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("channels", "features"), [(8, 4), (4, 8), (40, 40)])
+def test_folding_keeps_bfloat16(channels, features):
+    # Of small whole numbers, so that nothing is rounded.
+    draw = np.random.default_rng(0)
+    volume = jnp.asarray(draw.integers(-1, 2, (1, 3, 4, 5, channels)), jnp.bfloat16)
+    kernel = jnp.asarray(draw.integers(0, 2, (3, 3, 3, channels, features)), jnp.bfloat16)
+    kernel = jnp.where(draw.random(kernel.shape) < 0.1, kernel, 0)
+    folded, plain = (convolve(volume, kernel, form) for form in ("folded", "xla"))
+    assert folded.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(folded.astype(jnp.float32), plain.astype(jnp.float32))
 
 
 def test_a_block_says_of_a_crop_what_it_says_of_it_alone():

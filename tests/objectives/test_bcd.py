@@ -136,6 +136,12 @@ def test_distances_equal_the_edt_library(share, unlabelled):
         np.testing.assert_allclose(distance[b, z], expected, rtol=1e-6)
 
 
+def test_nothing_is_known_of_what_is_unlabelled_altogether():
+    values, known = targets(Bcd(), np.full(SHAPE, -1, np.int32))
+    np.testing.assert_array_equal(2 * values[..., 2] - 1, 0)
+    assert not known.any()
+
+
 @pytest.mark.parametrize(("label", "expected"), [(0, -1), (4, 1)])
 def test_a_section_of_one_kind_is_infinitely_far_from_the_other(label, expected):
     values, known = targets(Bcd(), np.full(SHAPE, label, np.int32))

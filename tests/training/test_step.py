@@ -120,4 +120,43 @@ def test_what_the_compilation_and_the_making_raise_is_raised():
         compile_beside(bad, like, first, make)
     with pytest.raises(ValueError, match="no such loss"):
         compile_beside(good, like, first, broken)
+
+
+def test_garbage_is_not_collected_while_a_step_is_compiled_and_then_as_before():
+    mesh, optimizer = make_mesh(), optax.sgd(0.01)
+    like, make = state_maker(init, optimizer, seed=0, ema=False, mesh=mesh, fsdp=False)
+    collects = []
+
+    def watched(*operands):
+        collects.append(gc.isenabled())
+        return loss(*operands)
+
+    def fails():
+        collects.append(gc.isenabled())
+        raise RuntimeError
+
+    step, first = step_of(like, optimizer, mesh, loss=watched), place(batch(), mesh)
+    with pytest.raises(RuntimeError):
+        compile_beside(step, like, first, fails)
     assert gc.isenabled()
+    gc.disable()
+    try:
+        compile_beside(step, like, first, make)
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
+    assert len(collects) >= 2
+    assert not any(collects)
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="of a CPU's schedule")
+def test_first_parameters_are_drawn_one_after_another():
+    def layers(key):
+        keys = jax.random.split(key, 20)
+        return [jax.random.uniform(key, (100, 1000)) for key in keys]
+
+    like, make = state_maker(
+        layers, optax.adam(0.1), seed=0, ema=False, mesh=make_mesh(), fsdp=False
+    )
+    used = make.func.lower(*make.args).compile().memory_analysis().temp_size_in_bytes
+    assert used < 3 * like.params[0].size * 4
