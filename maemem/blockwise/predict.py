@@ -4,6 +4,10 @@ The volume is worked on block by block. Of a block, the raw voxels of all window
 read; their predictions, weighted, are added up; the block is written, and recorded as finished. No
 voxel depends on how the volume is cut into blocks: the windows lie on one grid, and over each voxel
 they are added in the same order.
+
+Predictions are added up where they were made, one layer of windows, all that begin at the same
+section, after the other. Sections that the next layer does not reach are done: as they are stored,
+which is a fraction of what was predicted, they leave the device.
 """
 
 from __future__ import annotations
@@ -37,15 +41,6 @@ log = logging.getLogger(__name__)
 Predict = Callable[[np.ndarray], ArrayLike]
 
 _ROUNDING = 1e-5  # An accelerator's division may exceed 1 by some last places.
-
-
-@jax.jit
-def _weighted(
-    predictions: ArrayLike, weights: ArrayLike
-) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    """Predictions times weights, where they were made; and their own least and greatest value."""
-    predictions = jnp.asarray(predictions, jnp.float32)
-    return predictions * weights, (predictions.min(), predictions.max())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,12 +152,17 @@ def _attributes(job: _Job, channels: Sequence[str], identity: Mapping[str, Any])
 
 def _block_shape(job: _Job, chunk_zyx: Zyx, memory_bytes: int) -> Zyx:
     """The block of which everything held at once fits the memory."""
-    # Raw voxels are held as read and as mirrored; sums as float32, as stored, and encoded. As much
-    # as the sums again is left for windows on their way.
-    stored_bytes = 2 * np.dtype(job.dtype).itemsize
-    voxel_bytes = job.weights.shape[-1] * (4 + 4 + stored_bytes)
-    raw_bytes = 2 * job.volume.dtype.itemsize
-    return block_shape(job.windows, chunk_zyx, memory_bytes, raw_bytes, voxel_bytes)
+    channels = job.weights.shape[-1]
+    # Raw voxels are held as read and as mirrored; what is done of a block as it left the device, as
+    # a whole, and encoded; the sums of a layer as they were and as they go on, in float32.
+    return block_shape(
+        job.windows,
+        chunk_zyx,
+        memory_bytes,
+        raw_bytes=2 * job.volume.dtype.itemsize,
+        voxel_bytes=3 * channels * np.dtype(job.dtype).itemsize,
+        layer_bytes=2 * channels * 4,
+    )
 
 
 def _write(
@@ -207,31 +207,78 @@ def _write(
 
 def _write_block(job: _Job, array: ts.TensorStore, block: Box) -> None:
     """Predicts a block of the output, which is one file of its own."""
-    sums = _predict_block(job, block.moved(job.windows.region.start_zyx))
-    values = store.to_stored(sums, job.dtype)
-    array[(slice(None), *block.slices)].write(values.transpose(3, 0, 1, 2)).result()
+    values = _predict_block(job, block.moved(job.windows.region.start_zyx))
+    array[(slice(None), *block.slices)].write(values).result()
 
 
 def _predict_block(job: _Job, block: Box) -> np.ndarray:
-    """The blended probabilities of a block of the volume, float32 `[z y x c]`, in [0, 1]."""
+    """The blended probabilities of a block of the volume, as they are stored: `[c z y x]`."""
     touching = job.windows.touching(block)
-    start = touching[0].start_zyx
-    raw = read_mirrored(job.volume, Box(start, touching[-1].stop_zyx))
-    z, y, x = start
-    crops = (raw[window.moved((-z, -y, -x)).slices] for window in touching)
-    sums = np.zeros((*block.shape_zyx, job.weights.shape[-1]), np.float32)
-    count = len(touching)
+    read = Box(touching[0].start_zyx, touching[-1].stop_zyx)
+    raw = read_mirrored(job.volume, read)
+    z, y, x = (-start for start in read.start_zyx)
+    inside = [window.moved((z, y, x)) for window in touching]
+    predictions = _predictions(job, (raw[window.slices] for window in inside))
+    step, count = job.windows.stride_zyx[0], len(touching)
+    target = block.moved((z, y, x))
+    shape = (job.windows.window_zyx[0], *read.shape_zyx[1:], job.weights.shape[-1])
+    sums, done = jnp.zeros(shape, jnp.float32, device=_device()), []
     with showing_progress(
         log, "of a block", total=count, missing=count, shown=job.progress, unit="window"
     ) as advance:
-        for window, prediction in zip(touching, _predictions(job, crops), strict=True):
-            _add(sums, block, window, prediction)
-            advance()
-    return np.clip(sums, 0, 1, out=sums)  # The weights, too, add up to 1 but for rounding.
+        for start, layer in itertools.groupby(
+            zip(inside, predictions, strict=True), lambda each: each[0].start_zyx[0]
+        ):
+            for window, (batch, index) in layer:
+                sums = _add(sums, batch, index, window.start_zyx[1:])
+                advance()
+            stored, sums = _finish(
+                sums, target.start_zyx[1:], (step, *target.shape_zyx[1:]), job.dtype
+            )
+            # Those of the outer layers reach over the block.
+            begin, end = (n - start for n in (target.start_zyx[0], target.stop_zyx[0]))
+            if begin < step:
+                stored.copy_to_host_async()
+                done.append((stored, slice(max(begin, 0), end)))
+    return np.concatenate([np.asarray(stored)[:, sections] for stored, sections in done], axis=1)
 
 
-def _predictions(job: _Job, crops: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-    """The prediction of each crop, float32 `[z y x c]`, weighted."""
+def _device() -> jax.Device:
+    """Where predictions are added up."""
+    return jax.local_devices()[0]
+
+
+@jax.jit
+def _weighted(
+    predictions: ArrayLike, weights: jax.Array
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    """Predictions times weights; and their own least and greatest value."""
+    predictions = jnp.asarray(predictions, jnp.float32)
+    return predictions * weights, (predictions.min(), predictions.max())
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def _add(sums: jax.Array, batch: jax.Array, index: int, start_yx: Sequence[int]) -> jax.Array:
+    """Adds one of the weighted predictions where it lies in its layer, `[z y x c]`."""
+    prediction, start = batch[index], (0, *start_yx, 0)
+    there = jax.lax.dynamic_slice(sums, start, prediction.shape)
+    return jax.lax.dynamic_update_slice(sums, there + prediction, start)
+
+
+@functools.partial(jax.jit, donate_argnums=0, static_argnums=(2, 3))
+def _finish(
+    sums: jax.Array, start_yx: Sequence[int], shape_zyx: Zyx, dtype: str
+) -> tuple[jax.Array, jax.Array]:
+    """The first sections of a layer as they are stored, `[c z y x]`; and the next layer's sums."""
+    finished = jax.lax.dynamic_slice(sums, (0, *start_yx, 0), (*shape_zyx, sums.shape[-1]))
+    # The weights, too, add up to 1 but for rounding.
+    stored = store.to_stored(jnp.clip(finished, 0, 1), dtype).transpose(3, 0, 1, 2)
+    step = shape_zyx[0]
+    return stored, jnp.concatenate([sums[step:], jnp.zeros_like(sums[:step])])
+
+
+def _predictions(job: _Job, crops: Iterator[np.ndarray]) -> Iterator[tuple[jax.Array, int]]:
+    """Of each crop, a batch of weighted predictions, float32 `[b z y x c]`, and which it is."""
     weights = jnp.asarray(job.weights)
 
     def started() -> Iterator[tuple[int, Any]]:
@@ -245,26 +292,17 @@ def _predictions(job: _Job, crops: Iterator[np.ndarray]) -> Iterator[np.ndarray]
             expected = (job.batch_size, *weights.shape)
             if np.shape(answer) != expected:
                 raise ValueError(f"predict gave the shape {np.shape(answer)}, expected {expected}")
-            answer = _weighted(answer, weights)
-            answer[0].copy_to_host_async()
+            answer = jax.device_put(_weighted(answer, weights), _device())
             yield len(batch), answer
 
-    # One batch is started ahead: the device works on it while the one before is added up.
-    for (size, answer), _ in itertools.pairwise(itertools.chain(started(), [(0, 0)])):
-        predictions, (low, high) = jax.device_get(answer)
+    # One batch is started ahead: the device works on it while the one before is checked.
+    for (size, (weighted, extremes)), _ in itertools.pairwise(
+        itertools.chain(started(), [(0, (0, 0))])
+    ):
+        low, high = jax.device_get(extremes)
         if not (low >= -_ROUNDING and high <= 1 + _ROUNDING):  # Not a number is neither.
             raise ValueError(
                 f"predict gave values from {low} to {high}, expected probabilities in [0, 1]"
             )
-        yield from predictions[:size]
-
-
-def _add(sums: np.ndarray, block: Box, window: Box, prediction: np.ndarray) -> None:
-    """Adds the part of a window that lies in the block."""
-    into, part = [], []
-    for axis in range(3):
-        a = max(block.start_zyx[axis], window.start_zyx[axis])
-        b = min(block.stop_zyx[axis], window.stop_zyx[axis])
-        into.append(slice(a - block.start_zyx[axis], b - block.start_zyx[axis]))
-        part.append(slice(a - window.start_zyx[axis], b - window.start_zyx[axis]))
-    sums[tuple(into)] += prediction[tuple(part)]
+        for index in range(size):
+            yield weighted, index

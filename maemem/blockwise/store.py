@@ -13,8 +13,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import tensorstore as ts
+from jax.typing import ArrayLike
 
 from maemem.data import damage, ledger, omezarr
 from maemem.data.formats import VoxelSize
@@ -93,15 +96,12 @@ def read_prediction(path: str | Path, box: Box | None = None) -> np.ndarray:
     return open_prediction(path).read_probabilities(box)
 
 
-def to_stored(probabilities: np.ndarray, dtype: str) -> np.ndarray:
+def to_stored(probabilities: ArrayLike, dtype: str) -> jax.Array:
     """Probabilities as they are stored: uint8 counts 255ths, floats are what they are."""
-    if dtype != "uint8":
-        return probabilities.astype(dtype)
-    stored = np.empty(probabilities.shape, np.uint8)
-    # Not all at once, which would take as much memory again.
-    for section, values in zip(stored, probabilities, strict=True):
-        section[...] = np.rint(values * np.float32(255))
-    return stored
+    probabilities = jnp.asarray(probabilities)
+    if dtype == "uint8":
+        probabilities = jnp.rint(probabilities * 255)
+    return probabilities.astype(dtype)
 
 
 def keep(target: Path, wanted: Mapping[str, Any]) -> None:

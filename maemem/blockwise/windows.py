@@ -61,6 +61,12 @@ class Windows:
         z, y, x = self.window_zyx
         return [Box((a, b, c), (a + z, b + y, c + x)) for a, b, c in itertools.product(*starts)]
 
+    def longest(self, shape_zyx: Zyx) -> Zyx:
+        """From end to end of the windows that touch a box of this shape, at most, in voxels."""
+        sizes = zip(shape_zyx, self.window_zyx, self.stride_zyx, strict=True)
+        z, y, x = ((n + window - 2) // stride * stride + window for n, window, stride in sizes)
+        return z, y, x
+
 
 def blend_weights(known: np.ndarray, stride_zyx: Zyx) -> np.ndarray:
     """How much of a window's prediction goes into each voxel: a partition of unity.
@@ -122,7 +128,13 @@ def read_mirrored(volume: Volume, box: Box) -> np.ndarray:
 
 
 def block_shape(
-    windows: Windows, chunk_zyx: Zyx, memory_bytes: int, raw_bytes: int, voxel_bytes: int
+    windows: Windows,
+    chunk_zyx: Zyx,
+    memory_bytes: int,
+    *,
+    raw_bytes: int,
+    voxel_bytes: int,
+    layer_bytes: int,
 ) -> Zyx:
     """How to cut a region into few, even blocks that fit the memory: whole chunks.
 
@@ -135,6 +147,7 @@ def block_shape(
       memory_bytes: for all that is held of a block.
       raw_bytes: held a voxel of the block and of the windows that reach over its faces.
       voxel_bytes: held a voxel of the block.
+      layer_bytes: held a voxel of one layer of windows, all those that begin at the same section.
     """
 
     def shape(parts: Sequence[int]) -> Zyx:
@@ -143,8 +156,9 @@ def block_shape(
         return z, y, x
 
     def held(block_zyx: Zyx) -> int:
-        read = [b + 2 * w for b, w in zip(block_zyx, windows.window_zyx, strict=True)]
-        return math.prod(read) * raw_bytes + math.prod(block_zyx) * voxel_bytes
+        z, y, x = windows.longest(block_zyx)
+        layer = windows.window_zyx[0] * y * x
+        return z * y * x * raw_bytes + math.prod(block_zyx) * voxel_bytes + layer * layer_bytes
 
     parts = [1, 1, 1]
     while held(block := shape(parts)) > memory_bytes:

@@ -115,6 +115,6 @@ def _predicted(network: Prediction, raw: np.ndarray) -> np.ndarray:
 
 
 def _as_read(config: Config, probabilities: np.ndarray) -> np.ndarray:
-    stored = to_stored(probabilities.astype(np.float32), config.predict.dtype)
+    stored = np.asarray(to_stored(probabilities.astype(np.float32), config.predict.dtype))
     scale = 1 / 255 if stored.dtype == np.uint8 else 1
     return stored * np.float32(scale)

@@ -99,11 +99,13 @@ def test_a_box_beyond_the_border_shows_what_lies_as_far_inside(tmp_path):
 def test_blocks_by_hand():
     windows = Windows(Box((5, 0, 0), (105, 400, 400)), (10, 40, 40), (5, 20, 20))
     chunk = (8, 64, 64)
-    # 104x448x448 voxels of 10 bytes, and 124x528x528 of 2: 278 MB.
-    assert block_shape(windows, chunk, 279_000_000, 2, 10) == (104, 448, 448)
+    held = {"raw_bytes": 2, "voxel_bytes": 10, "layer_bytes": 4}
+    # 104x448x448 voxels of 10 bytes; windows over 120x520x520 of 2, a layer of which has 10x520x520
+    # of 4: 284.4 MB.
+    assert block_shape(windows, chunk, 285_000_000, **held) == (104, 448, 448)
     # One cut goes through an axis that has the most windows, and rounds up to whole chunks.
-    assert block_shape(windows, chunk, 277_000_000, 2, 10) == (104, 256, 448)
-    assert block_shape(windows, chunk, 1, 2, 10) == chunk
+    assert block_shape(windows, chunk, 284_000_000, **held) == (104, 256, 448)
+    assert block_shape(windows, chunk, 1, **held) == chunk
 
 
 @hypothesis.settings(max_examples=50, deadline=None)
@@ -115,7 +117,25 @@ def test_blocks_by_hand():
 )
 def test_blocks_keep_their_bounds(shape, chunk, window, memory_bytes):
     windows = Windows(Box((0, 0, 0), shape), window, (1, 1, 1))
-    block = block_shape(windows, chunk, memory_bytes, 2, 12)
+    held = {"raw_bytes": 2, "voxel_bytes": 12, "layer_bytes": 5}
+    block = block_shape(windows, chunk, memory_bytes, **held)
     assert all(b % c == 0 and b < n + c for b, c, n in zip(block, chunk, shape, strict=True))
-    read = np.add(block, np.multiply(window, 2))
-    assert 2 * math.prod(read) + 12 * math.prod(block) <= memory_bytes or block == chunk
+    _, y, x = read = windows.longest(block)
+    bytes_held = 2 * math.prod(read) + 12 * math.prod(block) + 5 * window[0] * y * x
+    assert bytes_held <= memory_bytes or block == chunk
+
+
+@hypothesis.given(
+    start=st.integers(0, 40), size=st.integers(1, 40), window=st.integers(1, 20), data=st.data()
+)
+def test_the_longest_row_of_windows_is_one_that_there_is(start, size, window, data):
+    stride = data.draw(st.integers(1, window))
+    windows = Windows(Box((0, 0, 0), (100, 1, 1)), (window, 1, 1), (stride, 1, 1))
+
+    def length(first):
+        touching = windows.touching(Box((first, 0, 0), (first + size, 1, 1)))
+        return touching[-1].stop_zyx[0] - touching[0].start_zyx[0]
+
+    longest = windows.longest((size, 1, 1))
+    assert longest[1:] == (1, 1)
+    assert longest[0] == max(length(start + n) for n in range(stride))
