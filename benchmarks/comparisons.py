@@ -182,6 +182,12 @@ COMPARISONS = {
         smoke={"size": 48, "window": (32,) * 3, "stride": (16,) * 3, **_SMALL_UNETR},
         gpu={
             "UNETR over 250×250×250, windows 96×96×96, stride 72, zarr to zarr": _PREDICTION,
+            "the same over 500×500×500": {**_PREDICTION, "size": 500},
+            "the same over 500×500×500, maemem by `threads:4`": {
+                **_PREDICTION,
+                "size": 500,
+                "workers": "threads:4",
+            },
         },
     ),
     "input": Comparison(

@@ -14,6 +14,7 @@ import numpy as np
 from benchmarks.ours.training import LIBRARIES, device
 from benchmarks.ours.unetr import network
 from benchmarks.pipeline import made_tissue, open_bare, write_volume
+from maemem.blockwise.engine import open_workers
 from maemem.blockwise.predict import predict_volume
 from maemem.blockwise.windows import Windows
 from maemem.objectives.affinity import NEAREST, Affinity
@@ -23,7 +24,7 @@ from maemem.stages.predict import jitted
 __all__ = ["LIBRARIES", "prepare"]
 
 
-def prepare(folder, size, window, stride, patch, encoder, channels, outputs, batch):
+def prepare(folder, size, window, stride, patch, encoder, channels, outputs, batch, workers=""):
     model = network(patch, encoder, channels, outputs)
     objective = Segmentation(model, Affinity(NEAREST), (0, 255))
     shapes = jax.eval_shape(lambda key: objective.init(key, window), jax.random.key(0))
@@ -40,18 +41,20 @@ def prepare(folder, size, window, stride, patch, encoder, channels, outputs, bat
     numbers = itertools.count()
 
     def step():
-        predict_volume(
-            predict,
-            volume,
-            pathlib.Path(folder) / f"ours{next(numbers)}.zarr",
-            region=volume.region,
-            window_zyx=tuple(window),
-            stride_zyx=tuple(stride),
-            batch_size=batch,
-            channels=[str(i) for i in range(outputs)],
-            identity={},
-            progress=False,
-        )
+        with open_workers(workers) as several:
+            predict_volume(
+                predict,
+                volume,
+                pathlib.Path(folder) / f"ours{next(numbers)}.zarr",
+                region=volume.region,
+                window_zyx=tuple(window),
+                stride_zyx=tuple(stride),
+                batch_size=batch,
+                channels=[str(i) for i in range(outputs)],
+                identity={},
+                workers=several,
+                progress=False,
+            )
 
     def facts():
         windows = Windows(volume.region, tuple(window), tuple(stride)).touching(volume.region)

@@ -21,7 +21,8 @@ from benchmarks.peers.unetr_monai import network
 LIBRARIES = ("monai", "torch", "zarr")
 
 
-def prepare(folder, size, window, stride, patch, encoder, channels, outputs, batch):
+def prepare(folder, size, window, stride, patch, encoder, channels, outputs, batch, workers=""):
+    del workers  # Ours only: this has the volume as a whole.
     torch.manual_seed(0)
     model = network(window, patch, encoder, channels, outputs).eval().to(DEVICE)
     source = zarr.open_array(pathlib.Path(folder) / "volume.zarr", mode="r")
