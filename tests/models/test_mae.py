@@ -1,3 +1,4 @@
+import functools
 import math
 
 import jax
@@ -5,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from maemem.models.layers import Compute, attend
+from maemem.models.layers import Compute, attend, gelu
 from maemem.models.mae import MaskedAutoencoder
 from maemem.models.masking import mask_tokens
 from maemem.models.variants import ENCODERS
@@ -145,3 +146,13 @@ def test_any_crop_that_patches_tile():
     variables = model.init(jax.random.key(0), image, visible, masked)
     larger = jnp.zeros((1, 8, 32, 24, 1))
     assert model.apply(variables, larger, method="encode").shape == (1, 8 * 4 * 3, 48)
+
+
+def test_gelu_keeps_nothing_but_what_it_was_given():
+    given = jnp.linspace(-6, 6, 101)
+    plain = functools.partial(jax.nn.gelu, approximate=False)
+    (value, pull), (wanted, pull_plain) = (jax.vjp(each, given) for each in (gelu, plain))
+    np.testing.assert_array_equal(value, wanted)
+    np.testing.assert_allclose(pull(wanted)[0], pull_plain(wanted)[0], rtol=1e-6)
+    kept = [sum(leaf.nbytes for leaf in jax.tree.leaves(each)) for each in (pull, pull_plain)]
+    assert kept[0] == given.nbytes < kept[1]
