@@ -13,7 +13,8 @@ ratio of their times, turn by turn. It wants a quiet machine: what else runs can
 more than the other, so every result keeps how many cores others used.
 
 `cold_start` is the seconds from the start of the process of `mae_3d` to the end of its first step:
-without, and with what XLA has compiled before.
+without, and with what XLA has compiled before; and those of a process that does nothing but take as
+much memory (`benchmarks/first_touch.py`).
 
 Peers are installed from PyPI into `.peers`, an environment of their own, unless `--peers` names the
 Python of one; that is the way to have a PyTorch that knows the GPU. Results go to
@@ -96,6 +97,10 @@ def cold_start(python: str) -> Iterator[dict[str, Any]]:
             cached = sides["ours"]._replace(environment=environment)
             starts = {"empty": cached, "filled": cached, "peer": sides["peer"]}
             said = {way: race({way: side}, threads(), 0)[way] for way, side in starts.items()}
+            if _DEVICE.value == "cpu":  # Else the peak is that of the device's own memory.
+                taken = {"gib": said["filled"]["peak_gib"], "threads": threads()}
+                memory = Side(sys.executable, "benchmarks.first_touch", taken, environment)
+                said |= race({"memory": memory}, threads(), 0)
         turns.append({way: one["ready_seconds"] for way, one in said.items()})
     seconds = columns(turns)
     medians = {way: statistics.median(each) for way, each in seconds.items()}

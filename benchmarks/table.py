@@ -52,7 +52,7 @@ _RACE = (
     *("work", "peer", "maemem, a second", "peer, a second", "times as fast (from, to)"),
     *("peak memory, GiB", "parameters", "share of ceiling", "ceilings: GFLOP/s, GB/s"),
 )
-_COLD = ("first step of", "compiled", "from the cache", "peer")
+_COLD = ("first step of", "compiled", "from the cache", "peer", "as much memory, filled once")
 
 
 def _race(row: Mapping[str, Any]) -> list[str]:
@@ -73,7 +73,8 @@ def _race(row: Mapping[str, Any]) -> list[str]:
 
 def _cold(row: Mapping[str, Any]) -> list[str]:
     medians = row["median_seconds"]
-    return [_name(row), *(f"{medians[way]:.1f} s" for way in ("empty", "filled", "peer"))]
+    ways = ("empty", "filled", "peer", "memory")
+    return [_name(row), *(f"{medians[way]:.1f} s" if way in medians else "" for way in ways)]
 
 
 def _name(row: Mapping[str, Any]) -> str:

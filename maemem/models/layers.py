@@ -1,6 +1,7 @@
 """Transformer blocks."""
 
 import dataclasses
+import functools
 from typing import Any, Literal
 
 import jax
@@ -33,6 +34,9 @@ class Compute:
         fused kernel of NVIDIA GPUs, for bfloat16); or `sequential`, for a CPU: where the logits of
         a batch would not stay in the processor's cache, one crop after the other.
       convolution: `xla`; or `folded`: as one 2-D convolution, several times faster on a CPU.
+      gelu: `xla`; or `recomputed`: its gradient begins anew with what it was given, for a CPU. What
+        erf and its derivative are made of takes a quarter of a step's temporaries, which is
+        fetched from the system page by page; on an accelerator, to keep it is faster.
     """
 
     dtype: Any = jnp.float32
@@ -40,6 +44,7 @@ class Compute:
     scan: bool = False
     attention: Literal["xla", "cudnn", "sequential"] = "xla"
     convolution: ConvolutionForm = "xla"
+    gelu: Literal["xla", "recomputed"] = "xla"
 
 
 def dense(features: int, compute: Compute, name: str | None = None) -> nn.Dense:
@@ -53,13 +58,10 @@ def layer_norm(compute: Compute, name: str | None = None) -> nn.LayerNorm:
     return nn.LayerNorm(epsilon=1e-6, dtype=compute.dtype, name=name)
 
 
-@jax.checkpoint
-def gelu(hidden: Float[Array, "..."]) -> Float[Array, "..."]:
-    """The Gaussian error linear unit. Its gradient begins anew with what it was given.
-
-    To keep what erf and its derivative are made of would take three times as much memory.
-    """
-    return nn.gelu(hidden, approximate=False)
+def gelu(hidden: Tokens, form: Literal["xla", "recomputed"]) -> Tokens:
+    """The Gaussian error linear unit; `form` as in `Compute.gelu`."""
+    exact = functools.partial(nn.gelu, approximate=False)
+    return exact(hidden) if form == "xla" else jax.checkpoint(exact)(hidden)
 
 
 def attend(query: Heads, key: Heads, value: Heads, implementation: str) -> Heads:
@@ -112,7 +114,7 @@ class Block(nn.Module):
         tokens = tokens + Attention(self.heads, self.compute, name="attention")(normed, rotation)
         hidden = layer_norm(self.compute, name="norm_mlp")(tokens)
         hidden = dense(4 * tokens.shape[-1], self.compute, name="mlp_in")(hidden)
-        hidden = gelu(hidden)
+        hidden = gelu(hidden, self.compute.gelu)
         return tokens + dense(tokens.shape[-1], self.compute, name="mlp_out")(hidden)
 
 
