@@ -13,8 +13,8 @@ ratio of their times, turn by turn. It wants a quiet machine: what else runs can
 more than the other, so every result keeps how many cores others used.
 
 `cold_start` is the seconds from the start of the process of `mae_3d` to the end of its first step:
-without, and with what XLA has compiled before; and those of a process that does nothing but take as
-much memory (`benchmarks/first_touch.py`).
+without, and with what XLA has compiled before; and, on a CPU, those of a process that does nothing
+but take as much memory as that at its peak (`benchmarks/first_touch.py`).
 
 Peers are installed from PyPI into `.peers`, an environment of their own, unless `--peers` names the
 Python of one; that is the way to have a PyTorch that knows the GPU. Results go to

@@ -42,7 +42,9 @@ def tables(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     if races:
         parts.append(_table(_RACE, [_race(row) for row in races]))
     if cold := results.get("cold_start"):
-        parts.append(_table(_COLD, [_cold(row) for row in cold]))
+        ways = [way for way in _COLD if all(way in row["median_seconds"] for row in cold)]
+        heads = ["first step of", *(_COLD[way] for way in ways)]
+        parts.append(_table(heads, [_cold(row, ways) for row in cold]))
     machines = {_machine(row): None for rows in results.values() for row in rows}
     parts.append("\n".join(f"- {text}" for text in machines))
     return "\n\n".join(parts)
@@ -52,7 +54,12 @@ _RACE = (
     *("work", "peer", "maemem, a second", "peer, a second", "times as fast (from, to)"),
     *("peak memory, GiB", "parameters", "share of ceiling", "ceilings: GFLOP/s, GB/s"),
 )
-_COLD = ("first step of", "compiled", "from the cache", "peer", "as much memory, filled once")
+_COLD = {
+    "empty": "compiled",
+    "filled": "from the cache",
+    "peer": "peer",
+    "memory": "as much memory, filled once",
+}
 
 
 def _race(row: Mapping[str, Any]) -> list[str]:
@@ -71,10 +78,8 @@ def _race(row: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _cold(row: Mapping[str, Any]) -> list[str]:
-    medians = row["median_seconds"]
-    ways = ("empty", "filled", "peer", "memory")
-    return [_name(row), *(f"{medians[way]:.1f} s" if way in medians else "" for way in ways)]
+def _cold(row: Mapping[str, Any], ways: Sequence[str]) -> list[str]:
+    return [_name(row), *(f"{row['median_seconds'][way]:.1f} s" for way in ways)]
 
 
 def _name(row: Mapping[str, Any]) -> str:

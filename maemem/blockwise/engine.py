@@ -69,7 +69,7 @@ def open_workers(where: str) -> Iterator[Map]:
     Args:
       where: empty: this process, one block after the other, with nothing to start. `threads:4`:
         this process, so many blocks at a time; for prediction on a GPU, which then works on one
-        block while others are read, added up and written; other work gains little. `local:4`: as
+        block while others are read, compressed and written; other work gains little. `local:4`: as
         many processes on this machine. `slurm:20`: as many SLURM jobs, of which Dask's own
         configuration says the rest (`jobqueue.slurm`: queue, cores, memory, walltime). Else the
         address of a scheduler that is running, such as `tcp://10.0.0.1:8786`; its workers must see

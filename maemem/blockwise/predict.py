@@ -94,7 +94,8 @@ def predict_volume(
       identity: whatever else decides the values, as JSON has it, such as the network's checkpoint.
       dtype: one of `store.PREDICTION_DTYPES`.
       known: see `blend_weights` and `tta.share_known`; None: a window knows all of its voxels.
-      memory_bytes: about what is held of a block; at least a chunk is.
+      memory_bytes: about what is held of a block, the sums on the device among it, beside batches
+        of windows on their way; at least a chunk is.
       chunk_zyx: what is read at once later, in voxels; None: see `omezarr.chunk_shape`.
       block_zyx: what is worked on at once, and is one file, whole chunks; None: see `block_shape`.
       workers: who predicts the blocks, see `engine.open_workers`; for others than this process,
@@ -152,15 +153,15 @@ def _attributes(job: _Job, channels: Sequence[str], identity: Mapping[str, Any])
 
 def _block_shape(job: _Job, chunk_zyx: Zyx, memory_bytes: int) -> Zyx:
     """The block of which everything held at once fits the memory."""
+    # Raw voxels are held as read and as mirrored; what is done of a block as a whole, and encoded;
+    # the sums of a layer as they were and as they go on, in float32.
     channels = job.weights.shape[-1]
-    # Raw voxels are held as read and as mirrored; what is done of a block as it left the device, as
-    # a whole, and encoded; the sums of a layer as they were and as they go on, in float32.
     return block_shape(
         job.windows,
         chunk_zyx,
         memory_bytes,
         raw_bytes=2 * job.volume.dtype.itemsize,
-        voxel_bytes=3 * channels * np.dtype(job.dtype).itemsize,
+        voxel_bytes=2 * channels * np.dtype(job.dtype).itemsize,
         layer_bytes=2 * channels * 4,
     )
 
@@ -216,31 +217,35 @@ def _predict_block(job: _Job, block: Box) -> np.ndarray:
     touching = job.windows.touching(block)
     read = Box(touching[0].start_zyx, touching[-1].stop_zyx)
     raw = read_mirrored(job.volume, read)
-    z, y, x = (-start for start in read.start_zyx)
-    inside = [window.moved((z, y, x)) for window in touching]
-    predictions = _predictions(job, (raw[window.slices] for window in inside))
-    step, count = job.windows.stride_zyx[0], len(touching)
-    target = block.moved((z, y, x))
-    shape = (job.windows.window_zyx[0], *read.shape_zyx[1:], job.weights.shape[-1])
-    sums, done = jnp.zeros(shape, jnp.float32, device=_device()), []
+    crops = (raw[_within(window, read).slices] for window in touching)
+    window_zyx, step, shape = job.windows.window_zyx, job.windows.stride_zyx[0], block.shape_zyx
+    # A window has its place in the sums, also where it is larger than the block.
+    plane = [max(sizes) for sizes in zip(window_zyx[1:], shape[1:], strict=True)]
+    layer = (window_zyx[0], *plane, job.weights.shape[-1])
+    sums = jnp.zeros(layer, jnp.float32, device=_device())
+    values = np.empty((layer[-1], *shape), job.dtype)
+    places = (_within(window, block).start_zyx for window in touching)
+    predictions = zip(places, _predictions(job, crops), strict=True)
+    count = len(touching)
     with showing_progress(
         log, "of a block", total=count, missing=count, shown=job.progress, unit="window"
     ) as advance:
-        for start, layer in itertools.groupby(
-            zip(inside, predictions, strict=True), lambda each: each[0].start_zyx[0]
-        ):
-            for window, (batch, index) in layer:
-                sums = _add(sums, batch, index, window.start_zyx[1:])
+        for begin, same in itertools.groupby(predictions, lambda each: each[0][0]):
+            for (_, *start_yx), (batch, index) in same:
+                sums = _add(sums, batch, index, start_yx)
                 advance()
-            stored, sums = _finish(
-                sums, target.start_zyx[1:], (step, *target.shape_zyx[1:]), job.dtype
-            )
+            finished, sums = _finish(sums, (step, *shape[1:]), job.dtype)
             # Those of the outer layers reach over the block.
-            begin, end = (n - start for n in (target.start_zyx[0], target.stop_zyx[0]))
-            if begin < step:
-                stored.copy_to_host_async()
-                done.append((stored, slice(max(begin, 0), end)))
-    return np.concatenate([np.asarray(stored)[:, sections] for stored, sections in done], axis=1)
+            first, last = max(begin, 0), min(begin + step, shape[0])
+            if first < last:
+                values[:, first:last] = np.asarray(finished)[:, first - begin : last - begin]
+    return values
+
+
+def _within(box: Box, outer: Box) -> Box:
+    """The box as seen from the first voxel of another."""
+    z, y, x = outer.start_zyx
+    return box.moved((-z, -y, -x))
 
 
 def _device() -> jax.Device:
@@ -259,22 +264,37 @@ def _weighted(
 
 @functools.partial(jax.jit, donate_argnums=0)
 def _add(sums: jax.Array, batch: jax.Array, index: int, start_yx: Sequence[int]) -> jax.Array:
-    """Adds one of the weighted predictions where it lies in its layer, `[z y x c]`."""
-    prediction, start = batch[index], (0, *start_yx, 0)
-    there = jax.lax.dynamic_slice(sums, start, prediction.shape)
-    return jax.lax.dynamic_update_slice(sums, there + prediction, start)
+    """Adds what lies in the block of one of the weighted predictions, `[z y x c]`, to its layer."""
+    part = batch[index]
+    start: list[Any] = [0]
+    for axis, wanted in zip((1, 2), start_yx, strict=True):
+        size = part.shape[axis]
+        start.append(jnp.clip(wanted, 0, sums.shape[axis] - size))
+        beyond = [(0, 0)] * part.ndim
+        beyond[axis] = (size, size)
+        # What would lie outside is shifted out, and zeros follow: slices have one shape.
+        shifted = size - (wanted - start[-1])
+        part = jax.lax.dynamic_slice_in_dim(jnp.pad(part, beyond), shifted, size, axis)
+    there = jax.lax.dynamic_slice(sums, (*start, 0), part.shape)
+    return jax.lax.dynamic_update_slice(sums, there + part, (*start, 0))
 
 
-@functools.partial(jax.jit, donate_argnums=0, static_argnums=(2, 3))
-def _finish(
-    sums: jax.Array, start_yx: Sequence[int], shape_zyx: Zyx, dtype: str
-) -> tuple[jax.Array, jax.Array]:
+@functools.partial(jax.jit, donate_argnums=0, static_argnums=(1, 2))
+def _finish(sums: jax.Array, shape_zyx: Zyx, dtype: str) -> tuple[jax.Array, jax.Array]:
     """The first sections of a layer as they are stored, `[c z y x]`; and the next layer's sums."""
-    finished = jax.lax.dynamic_slice(sums, (0, *start_yx, 0), (*shape_zyx, sums.shape[-1]))
+    step, y, x = shape_zyx
     # The weights, too, add up to 1 but for rounding.
-    stored = store.to_stored(jnp.clip(finished, 0, 1), dtype).transpose(3, 0, 1, 2)
-    step = shape_zyx[0]
-    return stored, jnp.concatenate([sums[step:], jnp.zeros_like(sums[:step])])
+    probabilities = jnp.clip(sums[:step, :y, :x], 0, 1)
+    rest = jnp.concatenate([sums[step:], jnp.zeros_like(sums[:step])])
+    return to_stored(probabilities, dtype).transpose(3, 0, 1, 2), rest
+
+
+def to_stored(probabilities: ArrayLike, dtype: str) -> jax.Array:
+    """Probabilities as they are stored: uint8 counts 255ths, floats are what they are."""
+    probabilities = jnp.asarray(probabilities)
+    if dtype == "uint8":
+        probabilities = jnp.rint(probabilities * 255)
+    return probabilities.astype(dtype)
 
 
 def _predictions(job: _Job, crops: Iterator[np.ndarray]) -> Iterator[tuple[jax.Array, int]]:
@@ -292,7 +312,7 @@ def _predictions(job: _Job, crops: Iterator[np.ndarray]) -> Iterator[tuple[jax.A
             expected = (job.batch_size, *weights.shape)
             if np.shape(answer) != expected:
                 raise ValueError(f"predict gave the shape {np.shape(answer)}, expected {expected}")
-            answer = jax.device_put(_weighted(answer, weights), _device())
+            answer = _weighted(answer, weights)
             yield len(batch), answer
 
     # One batch is started ahead: the device works on it while the one before is checked.
@@ -304,5 +324,8 @@ def _predictions(job: _Job, crops: Iterator[np.ndarray]) -> Iterator[tuple[jax.A
             raise ValueError(
                 f"predict gave values from {low} to {high}, expected probabilities in [0, 1]"
             )
-        for index in range(size):
-            yield weighted, index
+        # Of several devices each has some: from one to the other, not by way of the host.
+        shards = sorted(weighted.addressable_shards, key=lambda shard: shard.index[0].start or 0)
+        some = [jax.device_put(shard.data, _device()) for shard in shards]
+        every = ((part, index) for part in some for index in range(len(part)))
+        yield from itertools.islice(every, size)

@@ -13,11 +13,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import tensorstore as ts
-from jax.typing import ArrayLike
 
 from maemem.data import damage, ledger, omezarr
 from maemem.data.formats import VoxelSize
@@ -94,14 +91,6 @@ def read_prediction(path: str | Path, box: Box | None = None) -> np.ndarray:
       FileNotFoundError, ValueError: as `open_prediction` and `Stored.read` do.
     """
     return open_prediction(path).read_probabilities(box)
-
-
-def to_stored(probabilities: ArrayLike, dtype: str) -> jax.Array:
-    """Probabilities as they are stored: uint8 counts 255ths, floats are what they are."""
-    probabilities = jnp.asarray(probabilities)
-    if dtype == "uint8":
-        probabilities = jnp.rint(probabilities * 255)
-    return probabilities.astype(dtype)
 
 
 def keep(target: Path, wanted: Mapping[str, Any]) -> None:

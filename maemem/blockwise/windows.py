@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Sequence
 
 import numpy as np
 
@@ -60,6 +59,18 @@ class Windows:
             starts.append([origin + k * stride for k in range(first, last + 1)])
         z, y, x = self.window_zyx
         return [Box((a, b, c), (a + z, b + y, c + x)) for a, b, c in itertools.product(*starts)]
+
+    def counts(self, axis: int, starts: np.ndarray, size: int) -> np.ndarray:
+        """How many places of windows touch each piece of the region, along one axis.
+
+        Args:
+          axis: 0 to 2.
+          starts: of the pieces, from the region's start.
+          size: of each; the region may end before.
+        """
+        stops = np.minimum(starts + size, self.region.shape_zyx[axis])
+        window, stride = self.window_zyx[axis], self.stride_zyx[axis]
+        return (stops - 1 + window) // stride - starts // stride
 
     def longest(self, shape_zyx: Zyx) -> Zyx:
         """From end to end of the windows that touch a box of this shape, at most, in voxels."""
@@ -138,8 +149,9 @@ def block_shape(
 ) -> Zyx:
     """How to cut a region into few, even blocks that fit the memory: whole chunks.
 
-    The windows at a block's faces are computed again in the next block, so that the axis to cut is
-    the one along which a block is longest, counted in windows.
+    The windows at a block's faces are computed again in the next block. So of the cuts through each
+    axis the one is made that leaves the least of memory times windows computed; and once all fits,
+    those that leave fewer windows, as where blocks end with windows.
 
     Args:
       windows: over the region.
@@ -147,23 +159,39 @@ def block_shape(
       memory_bytes: for all that is held of a block.
       raw_bytes: held a voxel of the block and of the windows that reach over its faces.
       voxel_bytes: held a voxel of the block.
-      layer_bytes: held a voxel of one layer of windows, all those that begin at the same section.
+      layer_bytes: held a voxel of a layer, the block's part of all windows that begin at the same
+        section.
     """
 
-    def shape(parts: Sequence[int]) -> Zyx:
-        sizes = zip(windows.region.shape_zyx, parts, chunk_zyx, strict=True)
-        z, y, x = (-(-size // (n * chunk)) * chunk for size, n, chunk in sizes)
-        return z, y, x
+    region, window_zyx = windows.region.shape_zyx, windows.window_zyx
 
-    def held(block_zyx: Zyx) -> int:
-        z, y, x = windows.longest(block_zyx)
-        layer = windows.window_zyx[0] * y * x
-        return z * y * x * raw_bytes + math.prod(block_zyx) * voxel_bytes + layer * layer_bytes
+    def even(axis: int, most: int) -> int:
+        """Of the fewest pieces no longer than that, all of one length."""
+        chunk, pieces = chunk_zyx[axis], -(-region[axis] // most)
+        return -(-region[axis] // (pieces * chunk)) * chunk
 
-    parts = [1, 1, 1]
-    while held(block := shape(parts)) > memory_bytes:
-        cuttable = [axis for axis in range(3) if block[axis] > chunk_zyx[axis]]
-        if not cuttable:
-            break
-        parts[max(cuttable, key=lambda axis: block[axis] / windows.window_zyx[axis])] += 1
-    return block
+    def held(block: Zyx) -> int:
+        read = math.prod(windows.longest(block)) * raw_bytes
+        layer = math.prod(map(max, zip(window_zyx, (0, *block[1:]), strict=True)))
+        return read + math.prod(block) * voxel_bytes + layer * layer_bytes
+
+    def computed(block: Zyx) -> int:
+        return math.prod(
+            int(windows.counts(axis, np.arange(0, region[axis], block[axis]), block[axis]).sum())
+            for axis in range(3)
+        )
+
+    z, y, x = (even(axis, size) for axis, size in enumerate(region))
+    block = (z, y, x)
+    while True:
+        cuts = []
+        for axis in range(3):
+            if block[axis] > chunk_zyx[axis]:
+                cut = list(block)
+                cut[axis] = even(axis, block[axis] - chunk_zyx[axis])
+                cuts.append((cut[0], cut[1], cut[2]))
+        if held(block) <= memory_bytes:
+            cuts = [cut for cut in cuts if computed(cut) < computed(block)]
+        if not cuts:
+            return block
+        block = min(cuts, key=lambda cut: computed(cut) * held(cut))

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from maemem.blockwise.store import to_stored
+from maemem.blockwise.predict import to_stored
 from maemem.build.networks import target
 from maemem.build.volumes import open_scored
 from maemem.config import Config

@@ -35,8 +35,8 @@ class Compute:
         a batch would not stay in the processor's cache, one crop after the other.
       convolution: `xla`; or `folded`: as one 2-D convolution, several times faster on a CPU.
       gelu: `xla`; or `recomputed`: its gradient begins anew with what it was given, for a CPU. What
-        erf and its derivative are made of takes a quarter of a step's temporaries, which is
-        fetched from the system page by page; on an accelerator, to keep it is faster.
+        erf and its derivative are made of takes a quarter of a step's temporaries, which the first
+        step has to get from the system; on an accelerator, to keep it is faster.
     """
 
     dtype: Any = jnp.float32

@@ -100,12 +100,21 @@ def test_blocks_by_hand():
     windows = Windows(Box((5, 0, 0), (105, 400, 400)), (10, 40, 40), (5, 20, 20))
     chunk = (8, 64, 64)
     held = {"raw_bytes": 2, "voxel_bytes": 10, "layer_bytes": 4}
-    # 104x448x448 voxels of 10 bytes; windows over 120x520x520 of 2, a layer of which has 10x520x520
-    # of 4: 284.4 MB.
-    assert block_shape(windows, chunk, 285_000_000, **held) == (104, 448, 448)
-    # One cut goes through an axis that has the most windows, and rounds up to whole chunks.
-    assert block_shape(windows, chunk, 284_000_000, **held) == (104, 256, 448)
+    # 104x448x448 voxels of 10 bytes; windows over 120x520x520 of 2; a layer of 10x448x448 of 4.
+    assert block_shape(windows, chunk, 282_000_000, **held) == (104, 448, 448)
+    assert block_shape(windows, chunk, 281_000_000, **held) == (56, 448, 448)
     assert block_shape(windows, chunk, 1, **held) == chunk
+
+
+def test_blocks_are_cut_where_it_saves_memory():
+    # Twelve channels of windows of 96, a layer of which takes most: to cut z saves little.
+    windows = Windows(Box((0, 0, 0), (2000, 2000, 2000)), (96, 96, 96), (48, 48, 48))
+    held = {"raw_bytes": 2, "voxel_bytes": 24, "layer_bytes": 96}
+    block = block_shape(windows, (32, 32, 32), 1 << 30, **held)
+    counts = (
+        windows.counts(axis, np.arange(0, 2000, block[axis]), block[axis]) for axis in (0, 1, 2)
+    )
+    assert math.prod(int(each.sum()) for each in counts) < 2.1 * windows.count
 
 
 @hypothesis.settings(max_examples=50, deadline=None)
@@ -120,8 +129,8 @@ def test_blocks_keep_their_bounds(shape, chunk, window, memory_bytes):
     held = {"raw_bytes": 2, "voxel_bytes": 12, "layer_bytes": 5}
     block = block_shape(windows, chunk, memory_bytes, **held)
     assert all(b % c == 0 and b < n + c for b, c, n in zip(block, chunk, shape, strict=True))
-    _, y, x = read = windows.longest(block)
-    bytes_held = 2 * math.prod(read) + 12 * math.prod(block) + 5 * window[0] * y * x
+    layer = math.prod(map(max, zip(window, (0, *block[1:]), strict=True)))
+    bytes_held = 2 * math.prod(windows.longest(block)) + 12 * math.prod(block) + 5 * layer
     assert bytes_held <= memory_bytes or block == chunk
 
 
@@ -139,3 +148,15 @@ def test_the_longest_row_of_windows_is_one_that_there_is(start, size, window, da
     longest = windows.longest((size, 1, 1))
     assert longest[1:] == (1, 1)
     assert longest[0] == max(length(start + n) for n in range(stride))
+
+
+@hypothesis.given(
+    size=st.integers(1, 99), piece=st.integers(1, 99), window=st.integers(1, 20), data=st.data()
+)
+def test_as_many_windows_are_counted_as_touch(size, piece, window, data):
+    stride = data.draw(st.integers(1, window))
+    windows = Windows(Box((0, 7, 0), (1, 7 + size, 1)), (1, window, 1), (1, stride, 1))
+    starts = range(0, size, piece)
+    boxes = [Box((0, 7 + a, 0), (1, 7 + min(a + piece, size), 1)) for a in starts]
+    counted = windows.counts(1, np.array(starts), piece)
+    assert counted.tolist() == [len(windows.touching(box)) for box in boxes]

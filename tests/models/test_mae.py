@@ -1,4 +1,3 @@
-import functools
 import math
 
 import jax
@@ -6,7 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from maemem.models.layers import Compute, attend, gelu
+from maemem.build.networks import compute
+from maemem.config import pretraining
+from maemem.models.layers import Block, Compute, attend
 from maemem.models.mae import MaskedAutoencoder
 from maemem.models.masking import mask_tokens
 from maemem.models.variants import ENCODERS
@@ -148,13 +149,25 @@ def test_any_crop_that_patches_tile():
     assert model.apply(variables, larger, method="encode").shape == (1, 8 * 4 * 3, 48)
 
 
-def test_recomputed_gelu_keeps_nothing_but_what_it_was_given():
-    given = jnp.linspace(-6, 6, 102).reshape(1, 51, 2)
-    forms = [functools.partial(gelu, form=form) for form in ("recomputed", "xla")]
-    (value, pull), (wanted, pull_plain) = (jax.vjp(form, given) for form in forms)
-    np.testing.assert_array_equal(value, wanted)
-    np.testing.assert_allclose(pull(wanted)[0], pull_plain(wanted)[0], rtol=1e-6)
-    kept, kept_plain = (
-        sum(leaf.nbytes for leaf in jax.tree.leaves(each)) for each in (pull, pull_plain)
+def test_a_block_that_recomputes_gelu_keeps_less():
+    tokens = jax.random.normal(jax.random.key(0), (2, 6, 8))
+    plain, recomputing = (Block(2, Compute(gelu=form)) for form in ("xla", "recomputed"))
+    params = plain.init(jax.random.key(1), tokens)
+    (value, pull), (again, pull_again) = (
+        jax.vjp(lambda params, block=block: block.apply(params, tokens), params)
+        for block in (plain, recomputing)
     )
-    assert kept == given.nbytes < kept_plain
+    np.testing.assert_array_equal(value, again)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
+        *(each(value) for each in (pull, pull_again)),
+    )
+    kept, kept_again = (
+        sum(leaf.nbytes for leaf in jax.tree.leaves(each)) for each in (pull, pull_again)
+    )
+    hidden = 4 * tokens.nbytes
+    assert kept - kept_again >= 2 * hidden
+
+
+def test_gelu_is_recomputed_on_a_cpu():
+    assert compute(pretraining()).gelu == "recomputed"
