@@ -164,7 +164,11 @@ def test_instances_that_cross_blocks_are_joined(
 @hypothesis.settings(max_examples=6, deadline=None)
 @hypothesis.given(seed=st.integers(0, 2**32), block=st.tuples(*[st.integers(3, 16)] * 3))
 def test_mutex_watershed_of_clear_affinities_is_that_of_the_whole(tmp_path_factory, seed, block):
-    """Where long-range edges never contradict the nearest, their order, and so blocks, are moot."""
+    """Where long-range edges never contradict the nearest, their order, and so blocks, are moot.
+
+    But for objects that only such edges hold together, as around voxels that are background:
+    blocks join what touches at their faces.
+    """
     rng = np.random.default_rng(seed)
     apart = smooth_affinities(seed, (10, 16, 18)).min(0) > 0.3
     cells = cc3d.connected_components(apart, connectivity=6).astype(np.int32)
@@ -174,12 +178,14 @@ def test_mutex_watershed_of_clear_affinities_is_that_of_the_whole(tmp_path_facto
     cut = functools.partial(
         mutex_watershed, offsets_zyx=LEE, nearest_bias=0.4, long_bias=0.7, background=0.2
     )
+    wanted = compact(cut(prediction))
+    hypothesis.assume(cc3d.connected_components(wanted, connectivity=6).max() == wanted.max())
     found = run(
         *(prediction, cut, tmp_path_factory.mktemp("a") / "a.zarr"),
         block_zyx=block,
         halo_zyx=(4, 9, 9),
     )
-    np.testing.assert_array_equal(found, compact(cut(prediction)))
+    np.testing.assert_array_equal(found, wanted)
 
 
 def test_resumes_and_refuses_another_ones_record(tmp_path):
