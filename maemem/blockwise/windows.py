@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from maemem.data.volumes import Volume
 from maemem.geometry import Box, Zyx, format_zyx
 
 _SIGMA = 1 / 8  # of a window's size
+_MOST_CHUNKS = 64  # of a block, along each axis
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,9 +151,8 @@ def block_shape(
 ) -> Zyx:
     """How to cut a region into few, even blocks that fit the memory: whole chunks.
 
-    The windows at a block's faces are computed again in the next block. So of the cuts through each
-    axis the one is made that leaves the least of memory times windows computed; and once all fits,
-    those that leave fewer windows, as where blocks end with windows.
+    The windows at a block's faces are computed again in the next block. So of all blocks that fit
+    it is the one with which the fewest windows are computed, and the largest of such.
 
     Args:
       windows: over the region.
@@ -162,36 +163,30 @@ def block_shape(
       layer_bytes: held a voxel of a layer, the block's part of all windows that begin at the same
         section.
     """
-
-    region, window_zyx = windows.region.shape_zyx, windows.window_zyx
-
-    def even(axis: int, most: int) -> int:
-        """Of the fewest pieces no longer than that, all of one length."""
-        chunk, pieces = chunk_zyx[axis], -(-region[axis] // most)
-        return -(-region[axis] // (pieces * chunk)) * chunk
-
-    def held(block: Zyx) -> int:
-        read = math.prod(windows.longest(block)) * raw_bytes
-        layer = math.prod(map(max, zip(window_zyx, (0, *block[1:]), strict=True)))
-        return read + math.prod(block) * voxel_bytes + layer * layer_bytes
-
-    def computed(block: Zyx) -> int:
-        return math.prod(
-            int(windows.counts(axis, np.arange(0, region[axis], block[axis]), block[axis]).sum())
-            for axis in range(3)
+    region = windows.region.shape_zyx
+    sizes, reads, counts = [], [], []
+    for axis, (length, chunk) in enumerate(zip(region, chunk_zyx, strict=True)):
+        most = min(_MOST_CHUNKS, -(-length // chunk))
+        pieces = {-(-length // (chunks * chunk)) for chunks in range(1, most + 1)}
+        even = sorted({-(-length // (n * chunk)) * chunk for n in pieces}, reverse=True)
+        sizes.append(even)
+        reads.append([windows.longest((size, size, size))[axis] for size in even])
+        counts.append(
+            [windows.counts(axis, np.arange(0, length, size), size).sum() for size in even]
         )
+    (z, y, x), window = np.ix_(*sizes), windows.window_zyx
+    layer = window[0] * np.maximum(y, window[1]) * np.maximum(x, window[2])
+    held = _product(reads) * raw_bytes + z * y * x * voxel_bytes + layer * layer_bytes
+    computed = _product(counts).astype(float)
+    computed[held > memory_bytes] = np.inf
+    best = np.unravel_index(np.argmin(computed), computed.shape)
+    if np.isinf(computed[best]):
+        return chunk_zyx
+    a, b, c = (each[n] for each, n in zip(sizes, best, strict=True))
+    return a, b, c
 
-    z, y, x = (even(axis, size) for axis, size in enumerate(region))
-    block = (z, y, x)
-    while True:
-        cuts = []
-        for axis in range(3):
-            if block[axis] > chunk_zyx[axis]:
-                cut = list(block)
-                cut[axis] = even(axis, block[axis] - chunk_zyx[axis])
-                cuts.append((cut[0], cut[1], cut[2]))
-        if held(block) <= memory_bytes:
-            cuts = [cut for cut in cuts if computed(cut) < computed(block)]
-        if not cuts:
-            return block
-        block = min(cuts, key=lambda cut: computed(cut) * held(cut))
+
+def _product(axes: Sequence[Sequence[int]]) -> np.ndarray:
+    """Of each combination of one number an axis."""
+    z, y, x = np.ix_(*axes)
+    return z * y * x

@@ -102,11 +102,11 @@ def test_blocks_by_hand():
     held = {"raw_bytes": 2, "voxel_bytes": 10, "layer_bytes": 4}
     # 104x448x448 voxels of 10 bytes; windows over 120x520x520 of 2; a layer of 10x448x448 of 4.
     assert block_shape(windows, chunk, 282_000_000, **held) == (104, 448, 448)
-    assert block_shape(windows, chunk, 281_000_000, **held) == (56, 448, 448)
+    assert block_shape(windows, chunk, 281_000_000, **held) == (104, 448, 256)
     assert block_shape(windows, chunk, 1, **held) == chunk
 
 
-def test_blocks_are_cut_where_it_saves_memory():
+def test_blocks_cost_few_windows():
     # Twelve channels of windows of 96, a layer of which takes most: to cut z saves little.
     windows = Windows(Box((0, 0, 0), (2000, 2000, 2000)), (96, 96, 96), (48, 48, 48))
     held = {"raw_bytes": 2, "voxel_bytes": 24, "layer_bytes": 96}
@@ -114,7 +114,7 @@ def test_blocks_are_cut_where_it_saves_memory():
     counts = (
         windows.counts(axis, np.arange(0, 2000, block[axis]), block[axis]) for axis in (0, 1, 2)
     )
-    assert math.prod(int(each.sum()) for each in counts) < 2.1 * windows.count
+    assert math.prod(int(each.sum()) for each in counts) < 1.7 * windows.count
 
 
 @hypothesis.settings(max_examples=50, deadline=None)
