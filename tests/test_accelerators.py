@@ -10,7 +10,7 @@ from jax._src.cudnn import fused_attention_stablehlo as cudnn
 
 from maemem.build.networks import reconstruction, segmentation
 from maemem.build.trainings import optimizer_settings
-from maemem.data.pipeline import Crops
+from maemem.data.crops import Crops
 from maemem.models.layers import Compute
 from maemem.training.mesh import make_mesh
 from maemem.training.step import make_train_step, state_maker

@@ -15,7 +15,7 @@ import grain
 import numpy as np
 import tensorstore as ts
 
-from maemem.data.crops import check_crops, draw_crops
+from maemem.data.crops import Crops, check_crops, draw_crops
 from maemem.data.volumes import Volume
 from maemem.geometry import Zyx
 
@@ -23,18 +23,6 @@ Batch = TypeVar("Batch")
 
 # So often a crop with too little foreground is drawn.
 _ATTEMPTS = 10
-
-
-class Crops(NamedTuple):
-    """Raw crops and their labels.
-
-    Attributes:
-      image: `[b z y x]`, in the volumes' dtype.
-      labels: int32 `[b z y x]`; 0 is background, −1 unlabelled. Ids count within a crop.
-    """
-
-    image: np.ndarray
-    labels: np.ndarray
 
 
 class Labels(NamedTuple):

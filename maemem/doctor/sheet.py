@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from maemem.data.pipeline import Crops
+from maemem.data.crops import Crops
 from maemem.doctor.trials import Trial
 from maemem.doctor.verdict import Verdict
 from maemem.objectives.reconstruction import Reconstruction, scale_intensities

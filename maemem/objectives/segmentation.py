@@ -8,7 +8,7 @@ from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree, Shaped
 
 from maemem.data.augment import Augmentation, augment_batch
-from maemem.data.pipeline import Crops
+from maemem.data.crops import Crops
 from maemem.geometry import View, Zyx
 from maemem.objectives.reconstruction import scale_intensities
 

@@ -20,7 +20,8 @@ from maemem.build.trainings import EVAL_SEED, check_batches, read_batches, train
 from maemem.build.volumes import Mix, check_sets, open_labelled_mix
 from maemem.checks import check_segmentation
 from maemem.config import Config
-from maemem.data.pipeline import Crops, Labels, labelled_reader
+from maemem.data.crops import Crops
+from maemem.data.pipeline import Labels, labelled_reader
 from maemem.objectives.segmentation import Segmentation
 from maemem.segmentation.decoders import check_grid
 from maemem.training.fit import Evaluate, Training, fit

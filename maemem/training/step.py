@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 from maemem.training.mesh import batch_sharding, replicated, state_sharding
+from maemem.training.optimizer import tree_norm
 
 # (params, batch, one key a crop) -> the mean loss of the crops. A batch is crops `[b ...]`, or a
 # tree of such.
@@ -207,8 +208,8 @@ def make_train_step(
         metrics = {
             "loss": value,
             "learning_rate": jnp.asarray(schedule(state.step)),
-            "gradient_norm": optax.tree.norm(gradient),
-            "parameter_norm": optax.tree.norm(params),
+            "gradient_norm": tree_norm(gradient),
+            "parameter_norm": tree_norm(params),
         }
         return TrainState(state.step + 1, params, ema, opt_state), metrics
 

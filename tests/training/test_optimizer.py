@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from maemem.training.optimizer import OptimizerSettings, layer_scales
+from maemem.training.optimizer import OptimizerSettings, layer_scales, tree_norm
 
 
 def settings(**changes) -> OptimizerSettings:
@@ -55,6 +55,24 @@ def test_clipping_bounds_the_gradient_not_its_direction():
     _, state = clipped.update(gradient, clipped.init(params), params)
     moments = [leaf for leaf in jax.tree.leaves(state) if leaf.shape == (2,)]
     np.testing.assert_allclose(moments[0], 0.1 * np.array([0.6, 0.8]), rtol=1e-5)
+
+
+@pytest.mark.parametrize(("size", "factor"), [(10, 0.1), (1, 1), (0.1, 1), (0, 1)])
+def test_only_a_gradient_that_is_too_long_is_clipped(size, factor):
+    gradient = {"kernel": jnp.full((2, 2), 0.4 * size), "bias": jnp.full(1, 0.6 * size)}
+    fields = {"name": "sgd", "warmup_steps": 0, "weight_decay": 0.0, "momentum": 0.0}
+    optimizer = settings(**fields, clip_norm=1.0).transformation()
+    updates, _ = optimizer.update(gradient, optimizer.init(gradient), gradient)
+    for name, leaf in gradient.items():
+        np.testing.assert_allclose(updates[name], -0.1 * factor * leaf, rtol=1e-6)
+
+
+@pytest.mark.parametrize("shapes", [[(3, 4), (5,), (), (2, 1, 3)], [(7,)], [(2, 2)]])
+def test_the_norm_of_a_tree_is_that_of_all_its_leaves(shapes):
+    rng = np.random.default_rng(0)
+    leaves = [rng.normal(size=shape).astype(np.float32) for shape in shapes]
+    expected = np.linalg.norm(np.concatenate([leaf.ravel() for leaf in leaves]))
+    np.testing.assert_allclose(tree_norm(dict(enumerate(leaves))), expected, rtol=1e-6)
 
 
 def test_a_warmup_as_long_as_the_run_is_refused():
