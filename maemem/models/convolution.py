@@ -20,8 +20,11 @@ Kernel = Float[Array, "3 3 3 c o"]
 _GROUP = 8
 # As many channels fill a matrix product without those of neighbouring sections.
 _MANY = 32
-# About how many sections, and at most how many times, a kernel's gradient is computed of.
-_SECTIONS = 8
+# So many channels fill a vector register, or half of one.
+_VECTOR = 8
+# About how many sections, of few and of many channels, and at most how many times, a kernel's
+# gradient is computed of.
+_SECTIONS = (8, 4)
 _PIECES = 8
 
 
@@ -47,10 +50,10 @@ def _convolve_folded(volume: Volume, kernel: Kernel) -> Convolved:
     """As one 2-D convolution over z and x, which XLA hands to a CPU's matrix product.
 
     Rows before and after a row are channels of the input; or what it contributes to them are
-    channels of the output, added up where they belong: whichever are fewer.
+    channels of the output, added up where they belong: whichever fill vectors, or else are fewer.
     """
     c, features = kernel.shape[3:]
-    if c < features:
+    if (c % _VECTOR > 0, c) < (features % _VECTOR > 0, features):
         flat = jnp.moveaxis(kernel, 1, 2).reshape(3, 3, 3 * c, features)
         return _convolve_rows(_with_neighbours(volume, axis=2), flat)
     flat = jnp.moveaxis(kernel, 1, 3).reshape(3, 3, c, 3 * features)
@@ -91,19 +94,23 @@ def _kernel_gradient(volume: Volume, gradient: Convolved) -> Kernel:
     if c > features:
         return _mirror(_kernel_gradient(gradient, volume))
     if c < _MANY:
-        flat = _sections_kernel_gradient(_with_neighbours(volume, axis=1), gradient)
+        around = _with_neighbours(volume, axis=1)
+        flat = _sections_kernel_gradient(around, gradient, _SECTIONS[0])
         return jnp.moveaxis(flat.reshape(3, 3, 3, c, features), 2, 0)
-    flat = _sections_kernel_gradient(volume, _with_neighbours(gradient, axis=1))
+    around = _with_neighbours(gradient, axis=1)
+    flat = _sections_kernel_gradient(volume, around, _SECTIONS[1])
     return jnp.moveaxis(flat.reshape(3, 3, c, 3, features), 3, 0)[::-1]
 
 
-def _sections_kernel_gradient(volume: Volume, gradient: Convolved) -> Float[Array, "3 3 c o"]:
+def _sections_kernel_gradient(
+    volume: Volume, gradient: Convolved, sections: int
+) -> Float[Array, "3 3 c o"]:
     """The gradient of a kernel that each section is convolved with by itself.
 
-    A few sections at a time: XLA takes them for channels, and is several times slower with many.
+    A few `sections` at a time: XLA takes them for channels, and is several times slower with many.
     """
     b, z, y, x, c = volume.shape
-    thickness = max(1, _SECTIONS // b, math.ceil(z / _PIECES))
+    thickness = max(1, sections // b, math.ceil(z / _PIECES))
     like = jax.ShapeDtypeStruct((3, 3, c, gradient.shape[-1]), volume.dtype)
     total = jnp.zeros(like.shape, like.dtype)
     for start in range(0, z, thickness):

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 from maemem.models.position import rotate
 
 # About what a processor's second and third level cache hold.
-_CACHE_BYTES = 8 << 20
+_CACHE_BYTES = 4 << 20
 
 ConvolutionForm = Literal["xla", "folded"]
 Tokens = Float[Array, "b n d"]
