@@ -60,6 +60,9 @@ def main(argv: list[str]) -> None:
     names = argv[1:] or known
     if unknown := set(names) - {*known}:
         raise app.UsageError(f"{unknown} is none of {known}")
+    page = pathlib.Path(_OUTPUT.value, "performance.md")
+    if not (_SMOKE.value or page.is_file()):
+        raise app.UsageError(f"--output: there is no {page}; copy docs/performance.md there")
     python = _PEERS.value or peers_python()
     for name in names:
         rows = []
