@@ -41,7 +41,7 @@ from absl import app, flags
 
 from benchmarks.comparisons import COMPARISONS, Comparison
 from benchmarks.race import DEVICES, ROOT, Side, busy_cores, check, columns, race, summary
-from benchmarks.table import QUIET, tables, write
+from benchmarks.table import QUIET, surroundings, tables, write
 from maemem.memory import HUGE_PAGES
 
 _REPEATS = flags.DEFINE_integer("repeats", 7, "Turns of each side.", lower_bound=1)
@@ -60,9 +60,8 @@ def main(argv: list[str]) -> None:
     names = argv[1:] or known
     if unknown := set(names) - {*known}:
         raise app.UsageError(f"{unknown} is none of {known}")
-    page = pathlib.Path(_OUTPUT.value, "performance.md")
-    if not (_SMOKE.value or page.is_file()):
-        raise app.UsageError(f"--output: there is no {page}; copy docs/performance.md there")
+    if not _SMOKE.value:  # Told before minutes are measured that could not be kept.
+        surroundings(pathlib.Path(_OUTPUT.value, "performance.md"), _DEVICE.value)
     python = _PEERS.value or peers_python()
     for name in names:
         rows = []

@@ -18,17 +18,28 @@ MARKERS = {
 QUIET = 0.2
 
 
+def surroundings(page: pathlib.Path, device: str) -> tuple[str, str]:
+    """What a page has up to, and from, the markers between which a device's tables are.
+
+    Raises:
+      ValueError: if there is no page, or it has not each marker once, in this order.
+    """
+    if not page.is_file():
+        raise ValueError(f"there is no {page}; copy docs/performance.md there")
+    whole, (begin, end) = page.read_text(), MARKERS[device]
+    if whole.count(begin) != 1 or whole.count(end) != 1 or whole.index(begin) > whole.index(end):
+        raise ValueError(f"{page} must have the lines {begin} and {end}, once each, in this order")
+    return whole.split(begin)[0] + begin, end + whole.split(end)[1]
+
+
 def write(page: pathlib.Path, text: str, device: str) -> None:
     """Puts a text between the two markers that a page has for a device, and leaves the rest.
 
     Raises:
-      ValueError: if the page has not each marker once, in this order.
+      ValueError: as `surroundings` does.
     """
-    whole, (begin, end) = page.read_text(), MARKERS[device]
-    if whole.count(begin) != 1 or whole.count(end) != 1 or whole.index(begin) > whole.index(end):
-        raise ValueError(f"{page} must have the lines {begin} and {end}, once each, in this order")
-    before, after = whole.split(begin)[0], whole.split(end)[1]
-    page.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}")
+    before, after = surroundings(page, device)
+    page.write_text(f"{before}\n\n{text}\n\n{after}")
 
 
 def tables(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:

@@ -171,7 +171,6 @@ def test_arms_draw_their_own_runs_also_after_a_kill(tmp_path: pathlib.Path):
     assert (tmp_path / "arms.png").exists()
 
 
-@pytest.mark.slow
 def test_a_folder_without_the_page_is_refused_before_anything_is_measured(tmp_path: pathlib.Path):
     command = [sys.executable, "-m", "benchmarks.run", "scores", f"--output={tmp_path}"]
     command += [f"--peers={sys.executable}"]
@@ -180,6 +179,7 @@ def test_a_folder_without_the_page_is_refused_before_anything_is_measured(tmp_pa
     assert "copy docs/performance.md there" in said.stdout + said.stderr
 
 
+@pytest.mark.slow
 def test_sides_agree():
     # Their peers are installed here; those of the others are not.
     command = [sys.executable, "-m", "benchmarks.run", "scores", "targets", "--smoke"]

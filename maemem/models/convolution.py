@@ -20,11 +20,12 @@ Kernel = Float[Array, "3 3 3 c o"]
 _GROUP = 8
 # As many channels fill a matrix product without those of neighbouring sections.
 _MANY = 32
-# So many channels fill a vector register, or half of one.
+# So many float32 channels fill a vector register, or half of one.
 _VECTOR = 8
-# About how many sections, of few and of many channels, and at most how many times, a kernel's
+# About how many sections (of few channels, of many), and at most how many times, a kernel's
 # gradient is computed of.
-_SECTIONS = (8, 4)
+_SECTIONS_OF_FEW = 8
+_SECTIONS_OF_MANY = 4
 _PIECES = 8
 
 
@@ -50,10 +51,12 @@ def _convolve_folded(volume: Volume, kernel: Kernel) -> Convolved:
     """As one 2-D convolution over z and x, which XLA hands to a CPU's matrix product.
 
     Rows before and after a row are channels of the input; or what it contributes to them are
-    channels of the output, added up where they belong: whichever fill vectors, or else are fewer.
+    channels of the output, added up where they belong: whichever are fewer; but where both are
+    few, those that fill vectors.
     """
     c, features = kernel.shape[3:]
-    if (c % _VECTOR > 0, c) < (features % _VECTOR > 0, features):
+    few = max(c, features) <= 2 * _VECTOR
+    if (few and c % _VECTOR > 0, c) < (few and features % _VECTOR > 0, features):
         flat = jnp.moveaxis(kernel, 1, 2).reshape(3, 3, 3 * c, features)
         return _convolve_rows(_with_neighbours(volume, axis=2), flat)
     flat = jnp.moveaxis(kernel, 1, 3).reshape(3, 3, c, 3 * features)
@@ -95,10 +98,10 @@ def _kernel_gradient(volume: Volume, gradient: Convolved) -> Kernel:
         return _mirror(_kernel_gradient(gradient, volume))
     if c < _MANY:
         around = _with_neighbours(volume, axis=1)
-        flat = _sections_kernel_gradient(around, gradient, _SECTIONS[0])
+        flat = _sections_kernel_gradient(around, gradient, _SECTIONS_OF_FEW)
         return jnp.moveaxis(flat.reshape(3, 3, 3, c, features), 2, 0)
     around = _with_neighbours(gradient, axis=1)
-    flat = _sections_kernel_gradient(volume, around, _SECTIONS[1])
+    flat = _sections_kernel_gradient(volume, around, _SECTIONS_OF_MANY)
     return jnp.moveaxis(flat.reshape(3, 3, c, 3, features), 3, 0)[::-1]
 
 

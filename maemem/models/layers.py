@@ -11,7 +11,8 @@ from jaxtyping import Array, Float
 
 from maemem.models.position import rotate
 
-# About what a processor's second and third level cache hold.
+# Logits of more than this do not stay in a processor's cache; and below it, what the backward pass
+# keeps of them (four times as much) is little.
 _CACHE_BYTES = 4 << 20
 
 ConvolutionForm = Literal["xla", "folded"]

@@ -33,6 +33,7 @@ def test_one_weight_shifts_the_volume(form, offset, shape):
 @example(2, (3, 2), 32, 40)
 @example(11, (2, 3), 40, 32)
 @example(20, (1, 2), 3, 16)
+@example(2, (2, 3), 8, 3)
 @given(
     st.integers(1, 12),
     st.tuples(st.integers(1, 5), st.integers(1, 5)),
