@@ -17,7 +17,7 @@ from ml_collections import config_flags
 
 from maemem.interrupts import ignore_sigterm, interrupt_at_sigterm, interrupted_status
 from maemem.logs import log_to_terminal
-from maemem.memory import use_huge_pages
+from maemem.memory import compute_on_calling_thread, use_huge_pages
 from maemem.packaged import with_config_path
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -57,6 +57,7 @@ def main(argv: list[str]) -> None:
                 f"unknown stages {unknown}; choose from {list(stages)}, and write several as in "
                 f"--config.stages=\"('predict','segment')\""
             )
+        compute_on_calling_thread()
         join_cluster()
         alone = [name for name in config.stages if name not in ("pretrain", "finetune")]
         if alone and jax.process_count() > 1:

@@ -3,6 +3,7 @@
 import os
 import pathlib
 import platform
+import resource
 import subprocess
 import sys
 
@@ -40,6 +41,62 @@ def test_memory_is_fetched_anew_where_it_went_back(mebibytes, argument, fetched)
     ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     faults, page = map(int, ended.stdout.split())
     assert (faults * page > mebibytes << 20) == fetched
+
+
+STEPS = """
+import contextlib, resource, sys
+from maemem.memory import compute_on_calling_thread, freed_memory_kept
+
+compute_on_calling_thread()
+
+import jax
+import jax.numpy as jnp
+
+@jax.jit
+def step(side):  # A product takes 196 MB, of which nothing is left.
+    table = jnp.full((7000, 8), side)
+    return (table @ table.T @ table).sum()
+
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+def steps():
+    step(2.0).block_until_ready()
+    before = faults()
+    for _ in range(3):
+        step(2.0).block_until_ready()
+    return faults() - before
+
+if "keep" in sys.argv:
+    with freed_memory_kept():
+        kept = steps()
+    before = faults()
+    bytearray(100 << 20)
+    bytearray(100 << 20)
+    print(kept, faults() - before)
+else:
+    print(steps(), 0)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other allocators do as they do")
+def test_steps_take_again_what_others_have_freed_until_it_goes_back():
+    def run(argument: str) -> list[int]:
+        ended = subprocess.run(
+            [sys.executable, "-c", STEPS, argument],
+            env={**os.environ, "GLIBC_TUNABLES": "", "JAX_PLATFORMS": "cpu"},  # Small pages.
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=True,
+        )
+        return [faults * resource.getpagesize() for faults in map(int, ended.stdout.split())]
+
+    kept, fetched_afterwards = run("keep")
+    fetched, _ = run("leave")
+    assert kept < 50e6
+    assert fetched > 3 * 190e6
+    assert fetched_afterwards > 2 * 100e6
 
 
 STARTS = """

@@ -18,7 +18,7 @@ from absl import app, flags
 
 from maemem.logs import log_to_terminal
 from maemem.main import parse_flags
-from maemem.memory import use_huge_pages
+from maemem.memory import compute_on_calling_thread, use_huge_pages
 
 
 def main(argv: list[str]) -> None:
@@ -43,6 +43,7 @@ def main(argv: list[str]) -> None:
         (workdir / "doctor").mkdir(parents=True, exist_ok=True)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
+    compute_on_calling_thread()
     cache_compilations(workdir)
     lines = examine(flags.FLAGS.config.lock(), workdir, say)
     record = [

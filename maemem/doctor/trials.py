@@ -22,6 +22,7 @@ from maemem.build.volumes import open_labelled_mix, open_mix
 from maemem.config import WORKDIR, Config
 from maemem.doctor.machine import fits, memory_of_device
 from maemem.doctor.verdict import Verdict, amount, duration
+from maemem.memory import freed_memory_kept
 from maemem.objectives.reconstruction import Reconstruction
 from maemem.objectives.segmentation import Segmentation
 from maemem.stages import finetune, pretrain
@@ -196,6 +197,7 @@ def per_second(items: Iterator[Any]) -> float:
     return max(count, 1) / (time.perf_counter() - began)
 
 
+@freed_memory_kept()
 def seconds_of_step(trial: Trial) -> float:
     """The median of a few steps, the first left out."""
     mesh, _, make_state, _ = trial.prepared

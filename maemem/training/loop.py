@@ -14,6 +14,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from jaxtyping import PyTree
 
+from maemem.memory import freed_memory_kept, hand_back_memory
 from maemem.training.checkpoint import Checkpoints
 from maemem.training.mesh import place
 from maemem.training.metrics import MetricWriter
@@ -122,7 +123,11 @@ def train(
     # The first step may compile; it starts the clock.
     rate = _Rate(first + 1)
     before: Metrics | None = None
-    with progress_bar(schedule.steps, first, "step") as bar, StopSignal() as stop:
+    with (
+        progress_bar(schedule.steps, first, "step") as bar,
+        StopSignal() as stop,
+        freed_memory_kept(),
+    ):
         for step, batch in zip(range(first + 1, schedule.steps + 1), batches, strict=False):
             state, metrics = train_step(state, place(batch, mesh))
             # Looking at the step before keeps one step queued behind the running one.
@@ -135,6 +140,8 @@ def train(
             if saving or evaluating or schedule.due(schedule.log_every, step):
                 _check_finite(metrics, step, checkpoints)
             bar.update()
+            if saving or evaluating:  # They take other arrays than a step.
+                hand_back_memory()
             if evaluating or schedule.due(schedule.log_every, step):
                 row = {name: float(value) for name, value in metrics.items()}
                 steps_per_second = rate.per_second(step)
@@ -148,6 +155,8 @@ def train(
                 writer.write_scalars(step, row)
             if saving:
                 checkpoints.save(step, state)
+            if saving or evaluating:
+                hand_back_memory()
             if saving or evaluating or step == first + 1:
                 rate.pause(step)
             if stopping:
