@@ -17,7 +17,7 @@ _KEEP = {
     _TRIM_THRESHOLD: -1,  # Never hand back what is free at the end of the heap.
     _MMAP_MAX: 0,  # No array lies outside the heap, from where it would go back.
 }
-# For all threads; their own are cut into pieces of 64 MiB.
+# One heap for all threads: those that threads have of their own are cut into pieces of 64 MiB.
 _ONE_HEAP = {_ARENA_MAX: 1}
 # Where glibc's own would have risen to by then, had they not been set.
 _USUAL = {_TRIM_THRESHOLD: 2**26, _MMAP_THRESHOLD: 2**25, _MMAP_MAX: 2**16}
@@ -26,8 +26,8 @@ _USUAL = {_TRIM_THRESHOLD: 2**26, _MMAP_THRESHOLD: 2**25, _MMAP_MAX: 2**16}
 def use_huge_pages() -> None:
     """Starts this process anew, to take memory in pages of 2 MiB where Linux has them.
 
-    A step of training takes GiB, which the system zeroes and maps page by page: by pages of 4 KiB,
-    that can take as long as the step.
+    A step of training takes hundreds of MB or GiB, which the system zeroes and maps page by page:
+    by pages of 4 KiB, that can take as long as the step.
     glibc reads how to be set up when a process starts, so to be called before anything that takes
     time. Does nothing on other systems, and where the user has set GLIBC_TUNABLES.
     """
@@ -40,7 +40,8 @@ def use_huge_pages() -> None:
 def compute_on_calling_thread() -> None:
     """Has JAX compute on a CPU where it is called, as `freed_memory_kept` needs.
 
-    By default it does on a thread of its own. To be called before JAX knows its devices.
+    By default it does on a thread of its own, as it still does while an input is being copied. To
+    be called before JAX knows its devices.
     """
     import jax  # Late: whoever only asks for huge pages should not have to wait for it.
 
@@ -49,12 +50,12 @@ def compute_on_calling_thread() -> None:
 
 @contextlib.contextmanager
 def freed_memory_kept() -> Iterator[None]:
-    """Has glibc's allocator keep what the main thread frees; elsewhere, does nothing.
+    """Has glibc's allocator keep what is freed of the main thread's heap; elsewhere, does nothing.
 
     For steps of training, each of which takes as much as the one before: they need not wait for the
-    system. Of what other threads take, glibc keeps 64 MiB at most. What takes more or less in turn
-    would cut up what is kept, until the process holds more than it needs: around that, call
-    `hand_back_memory`. At the end goes back all that is free.
+    system. Of the heaps of other threads no single array of 64 MiB or more is part, so that these
+    are not kept. What takes more or less in turn would cut up what is kept, until the process holds
+    more than it needs: around that, call `hand_back_memory`. At the end it is called, too.
     """
     _set(_KEEP)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 from collections.abc import Callable
 from typing import Any
@@ -21,6 +22,7 @@ from maemem.training.step import TrainState, compile_beside, make_train_step, st
 LIBRARIES = ("maemem", "jax", "flax")
 # What lasts as long as the process.
 PROCESS = contextlib.ExitStack()
+atexit.register(PROCESS.close)
 compute_on_calling_thread()  # As the command does.
 # As the stages compute on this machine.
 COMPUTE = compute(pretraining())

@@ -129,8 +129,10 @@ def train(
         freed_memory_kept(),
     ):
         for step, batch in zip(range(first + 1, schedule.steps + 1), batches, strict=False):
-            state, metrics = train_step(state, place(batch, mesh))
-            # Looking at the step before keeps one step queued behind the running one.
+            # While a batch is still copied, a CPU would step on a thread whose memory is not kept.
+            placed = jax.block_until_ready(place(batch, mesh))
+            state, metrics = train_step(state, placed)
+            # Looking at the step before keeps one step queued behind an accelerator's running one.
             if before is not None:
                 _check_finite(before, step - 1, checkpoints)
             before = metrics
@@ -140,8 +142,6 @@ def train(
             if saving or evaluating or schedule.due(schedule.log_every, step):
                 _check_finite(metrics, step, checkpoints)
             bar.update()
-            if saving or evaluating:  # They take other arrays than a step.
-                hand_back_memory()
             if evaluating or schedule.due(schedule.log_every, step):
                 row = {name: float(value) for name, value in metrics.items()}
                 steps_per_second = rate.per_second(step)
@@ -151,9 +151,11 @@ def train(
                     )
                 bar.set_postfix(loss=f"{row['loss']:.4f}", refresh=False)
                 if evaluating:
+                    hand_back_memory()  # It takes other arrays than a step, and so does saving.
                     row |= evaluate(state, step)
                 writer.write_scalars(step, row)
             if saving:
+                hand_back_memory()
                 checkpoints.save(step, state)
             if saving or evaluating:
                 hand_back_memory()
