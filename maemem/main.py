@@ -57,8 +57,9 @@ def main(argv: list[str]) -> None:
                 f"unknown stages {unknown}; choose from {list(stages)}, and write several as in "
                 f"--config.stages=\"('predict','segment')\""
             )
-        compute_on_calling_thread()
         join_cluster()
+        if not jax.distributed.is_initialized():  # That another was lost could not be told there.
+            compute_on_calling_thread()
         alone = [name for name in config.stages if name not in ("pretrain", "finetune")]
         if alone and jax.process_count() > 1:
             raise ValueError(
