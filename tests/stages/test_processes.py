@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
@@ -77,11 +78,19 @@ def assert_restored_alike(workdir, step, count):
 
 def finish(processes, statuses) -> list[str]:
     """What they printed, once all have ended as expected."""
-    try:
-        outputs = [process.communicate(timeout=300)[0] for process in processes]
-    finally:
+
+    def end(number: int) -> None:
         for process in processes:
-            process.kill()
+            process.send_signal(number)
+
+    # A process that is aborted prints first where it hangs.
+    deadline = threading.Timer(300, end, [signal.SIGABRT])
+    deadline.start()
+    try:
+        outputs = [process.communicate()[0] for process in processes]
+    finally:
+        deadline.cancel()
+        end(signal.SIGKILL)
     assert [process.returncode for process in processes] == statuses, "\n".join(outputs)
     return outputs
 
