@@ -7,6 +7,7 @@ import numpy as np
 import optax
 
 from benchmarks.ours.training import COMPUTE, LIBRARIES, SGD, device, random_crops, training
+from maemem.models.stacking import first_parameters
 from maemem.models.unetr import Unetr
 from maemem.objectives.reconstruction import scale_intensities
 
@@ -23,7 +24,7 @@ def prepare(crop, patch, encoder, channels, outputs, batch, steps=1):
     targets = np.random.default_rng(1).integers(0, 2, (batch, *crop, outputs)).astype(np.float32)
 
     def init(key):
-        return model.init(key, jnp.zeros((1, *crop, 1)))["params"]
+        return first_parameters(model, key, jnp.zeros((1, *crop, 1)))
 
     def loss(params, batch, keys):
         del keys  # Nothing is random here.

@@ -7,8 +7,6 @@ import logging
 import pathlib
 from typing import Any
 
-import jax
-import numpy as np
 import safetensors
 import safetensors.numpy
 from jaxtyping import PyTree
@@ -16,6 +14,7 @@ from jaxtyping import PyTree
 from maemem.build.networks import ENCODER_FIELDS
 from maemem.config import WORKDIR, Config
 from maemem.models.inflation import inflate
+from maemem.models.stacking import stack_blocks, unstack_blocks
 from maemem.training.checkpoint import read_parameters
 from maemem.training.transfer import transfer_encoder
 from maemem.workdir import check_network
@@ -42,10 +41,12 @@ def start_encoder(params: PyTree, config: Config, encoder: str, workdir: pathlib
         return params
     path = pathlib.Path(encoder.replace(WORKDIR, str(workdir))).expanduser()
     if path.suffix == ".safetensors":
-        return transfer_encoder(params, {"encoder": read_2d(path, config)}, str(path))
-    source, found = read_parameters(path, "pretrain")
-    check_network(config, found, ENCODER_FIELDS)
-    return transfer_encoder(params, source, str(found))
+        source, found = {"encoder": read_2d(path, config)}, path
+    else:
+        source, found = read_parameters(path, "pretrain")
+        check_network(config, found, ENCODER_FIELDS)
+    arranged = stack_blocks if config.model.scan else unstack_blocks
+    return transfer_encoder(params, arranged(source), str(found))
 
 
 def read_2d(path: pathlib.Path, config: Config) -> PyTree:
@@ -79,7 +80,7 @@ def read_2d(path: pathlib.Path, config: Config) -> PyTree:
             f"the 2-D network {path} knows {side}x{side} places, and model.plane_yx is "
             f"{tuple(config.model.plane_yx)}; set --config.model.plane_yx={side},{side}"
         )
-    return _stacked(encoder) if config.model.scan else encoder
+    return encoder
 
 
 def _published(folder: pathlib.Path) -> dict[str, Any]:
@@ -89,11 +90,3 @@ def _published(folder: pathlib.Path) -> dict[str, Any]:
     for file in files:
         said |= json.loads(file.read_text()) if file.exists() else {}
     return said | said.get("pretrained_cfg", {})  # Where timm has it.
-
-
-def _stacked(encoder: PyTree) -> PyTree:
-    """Its blocks as one, as `model.scan` has them."""
-    blocks = encoder["transformer"]
-    rows = [blocks.pop(name) for name in sorted(blocks) if name.startswith("block_")]
-    blocks["blocks"] = jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
-    return encoder

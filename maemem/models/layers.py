@@ -140,9 +140,7 @@ class Transformer(nn.Module):
             tokens, states = row(block(self.heads, self.compute, name="blocks"), tokens, None)
         else:
             states = []
-            # Blocks are alike, so that they are traced and lowered once. First parameters drawn in
-            # this way would be others.
-            block = block if self.is_initializing() else nn.jit(block)
+            block = nn.jit(block)  # Blocks are alike, so that they are traced and lowered once.
             for i in range(self.depth):
                 tokens = block(self.heads, self.compute, name=f"block_{i:02d}")(tokens, rotation)
                 states.append(tokens)

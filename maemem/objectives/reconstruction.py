@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int, Key, PyTree, Shaped
 from maemem.models.mae import MaskedAutoencoder
 from maemem.models.masking import mask_tokens
 from maemem.models.patches import patchify, token_grid, unpatchify
+from maemem.models.stacking import first_parameters
 
 Image = Float[Array, "b z y x 1"]
 
@@ -81,7 +82,7 @@ class Reconstruction:
           ValueError: as `masks`.
         """
         image = jnp.zeros((1, *crop_zyx, 1), jnp.float32)
-        return self.model.init(key, image, *self.masks(key[None], image))["params"]
+        return first_parameters(self.model, key, image, *self.masks(key[None], image))
 
     def predict(
         self, params: PyTree, image: Image, visible: Int[Array, "b v"], masked: Int[Array, "b m"]

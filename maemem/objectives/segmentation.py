@@ -4,12 +4,14 @@ import dataclasses
 from typing import Protocol, cast, runtime_checkable
 
 import jax.numpy as jnp
-from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree, Shaped
 
 from maemem.data.augment import Augmentation, augment_batch
 from maemem.data.crops import Crops
 from maemem.geometry import View, Zyx
+from maemem.models.stacking import first_parameters
+from maemem.models.unet import ResidualUnet
+from maemem.models.unetr import Unetr
 from maemem.objectives.reconstruction import scale_intensities
 
 Image = Float[Array, "b z y x 1"]
@@ -61,7 +63,7 @@ class Segmentation:
       augmentation: of training crops; of none, if None.
     """
 
-    model: nn.Module
+    model: Unetr | ResidualUnet
     target: Target
     intensity_range: tuple[float, float]
     augmentation: Augmentation | None = None
@@ -72,7 +74,7 @@ class Segmentation:
         Each part of the network has a key of its own, so that what one part is does not depend on
         the others.
         """
-        return self.model.init(key, jnp.zeros((1, *crop_zyx, 1), jnp.float32))["params"]
+        return first_parameters(self.model, key, jnp.zeros((1, *crop_zyx, 1), jnp.float32))
 
     def logits(self, params: PyTree, image: Image) -> Prediction:
         """What the network says, before activation."""

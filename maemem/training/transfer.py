@@ -39,7 +39,7 @@ def transfer_encoder(params: PyTree, source: PyTree, origin: str) -> PyTree:
     if not matched:
         raise ValueError(
             f"no parameter of the encoder matches {origin}, which has {_some(list(given))}; the "
-            f"network needs {_some(encoder)}. Is it a pre-training with the same model.scan?"
+            f"network needs {_some(encoder)}"
         )
     if missing or unused:
         raise ValueError(

@@ -10,6 +10,7 @@ from maemem.config import pretraining
 from maemem.models.layers import Block, Compute, attend
 from maemem.models.mae import MaskedAutoencoder
 from maemem.models.masking import mask_tokens
+from maemem.models.stacking import stack_blocks
 from maemem.models.variants import ENCODERS
 
 # Parameters of the encoder with patches 1×16×16, and of encoder and decoder 4×512 together.
@@ -108,12 +109,7 @@ def test_scan_and_remat_change_no_result():
     remat = small(rotary=True, compute=Compute(remat=True))
     np.testing.assert_allclose(remat.apply(variables, image, visible, masked), expected, atol=1e-6)
 
-    stacked = jax.tree.map(lambda x: x, variables)
-    for part in stacked["params"].values():
-        blocks = part["transformer"]
-        names = sorted(name for name in blocks if name.startswith("block_"))
-        rows = [blocks.pop(name) for name in names]
-        blocks["blocks"] = jax.tree.map(lambda *leaves: jnp.stack(leaves), *rows)
+    stacked = {"params": stack_blocks(variables["params"])}
     scanned = small(rotary=True, compute=Compute(scan=True, remat=True))
     np.testing.assert_allclose(scanned.apply(stacked, image, visible, masked), expected, atol=1e-5)
 

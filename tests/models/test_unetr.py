@@ -11,6 +11,7 @@ from flax import traverse_util
 from maemem.models.encoder import Encoder
 from maemem.models.layers import Compute
 from maemem.models.mae import MaskedAutoencoder
+from maemem.models.stacking import stack_blocks
 from maemem.models.unetr import Unetr, skips
 from maemem.models.variants import ENCODERS
 from tests.models.parameters import random_variables
@@ -174,10 +175,7 @@ def test_scan_and_remat_change_no_logits():
     plain, image = small(), image_of()
     variables = random_variables(plain, image)
     expected = plain.apply(variables, image)
-    stacked = jax.tree.map(lambda x: x, variables)
-    blocks = stacked["params"]["encoder"]["transformer"]
-    rows = [blocks.pop(f"block_{i:02d}") for i in range(4)]
-    blocks["blocks"] = jax.tree.map(lambda *leaves: jnp.stack(leaves), *rows)
+    stacked = {"params": stack_blocks(variables["params"])}
     scanned = small(compute=Compute(scan=True, remat=True))
     np.testing.assert_allclose(scanned.apply(stacked, image), expected, atol=1e-4)
 

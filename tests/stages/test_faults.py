@@ -126,7 +126,7 @@ def test_a_non_finite_loss_stops_the_run(tmp_path):
 
 @pytest.mark.slow
 def test_scan_remat_and_ema_train(tmp_path):
-    """The options that change how a state looks, saved and resumed."""
+    """The options that change how a state looks, saved and resumed; and taken over without them."""
     options = runs.LONG["pretrain"] | {
         "model__scan": True,
         "runtime__remat": True,
@@ -141,3 +141,7 @@ def test_scan_remat_and_ema_train(tmp_path):
     assert runs.rows_written(tmp_path / "killed") < 120
     assert "training from step 0 " not in runs.run(tmp_path / "killed", **options)
     assert_same_run(tmp_path / "killed", tmp_path / "whole")
+
+    without = {"stages": "('finetune',)", "model__encoder__depth": 2}
+    said = runs.run(tmp_path / "other", **without, finetune__encoder=str(tmp_path / "whole"))
+    assert "parameters of the encoder matched, none missing" in said
