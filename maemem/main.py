@@ -58,7 +58,7 @@ def main(argv: list[str]) -> None:
                 f"--config.stages=\"('predict','segment')\""
             )
         join_cluster()
-        if not jax.distributed.is_initialized():  # That another was lost could not be told there.
+        if not jax.distributed.is_initialized():
             compute_on_calling_thread()
         alone = [name for name in config.stages if name not in ("pretrain", "finetune")]
         if alone and jax.process_count() > 1:

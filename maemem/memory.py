@@ -41,8 +41,8 @@ def compute_on_calling_thread() -> None:
     """Has JAX compute on a CPU where it is called, as `freed_memory_kept` needs.
 
     By default it does on a thread of its own, as it still does while an input is being copied. To
-    be called before JAX knows its devices, and by no process of several: what fails there, such as
-    a sum with one that was lost, is then raised as a plain ValueError.
+    be called before JAX knows its devices, and not where there are several processes: that one of
+    them was lost would be raised as a plain ValueError, like bad input.
     """
     import jax  # Late: whoever only asks for huge pages should not have to wait for it.
 

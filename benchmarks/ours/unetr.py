@@ -7,7 +7,7 @@ import numpy as np
 import optax
 
 from benchmarks.ours.training import COMPUTE, LIBRARIES, SGD, device, random_crops, training
-from maemem.models.stacking import first_parameters
+from maemem.models.first_parameters import first_parameters
 from maemem.models.unetr import Unetr
 from maemem.objectives.reconstruction import scale_intensities
 

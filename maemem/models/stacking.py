@@ -1,34 +1,11 @@
 """The blocks of transformers: one by one, or stacked, as `Compute.scan` has them."""
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Array, Key, PyTree
-
-from maemem.models.mae import MaskedAutoencoder
-from maemem.models.unet import ResidualUnet
-from maemem.models.unetr import Unetr
-
-
-def first_parameters(
-    model: MaskedAutoencoder | Unetr | ResidualUnet, key: Key[Array, ""], *inputs: Any
-) -> PyTree:
-    """What a network starts from, float32: the same with `Compute.scan` and without.
-
-    Blocks are drawn in a loop and then taken apart, since a program that draws each by itself is
-    several times as large, and takes as much longer to compile and to load.
-
-    Args:
-      model: to make parameters for.
-      key: whatever is drawn comes from it.
-      *inputs: what the model is called with.
-    """
-    looped = model.clone(compute=dataclasses.replace(model.compute, scan=True))
-    params = looped.init(key, *inputs)["params"]
-    return params if model.compute.scan else unstack_blocks(params)
+from jaxtyping import PyTree
 
 
 def stack_blocks(params: PyTree) -> PyTree:
@@ -59,7 +36,9 @@ def unstack_blocks(params: PyTree) -> PyTree:
     return _with_transformers(params, unstack)
 
 
-def _with_transformers(params: PyTree, change: Callable[[dict], dict]) -> PyTree:
+def _with_transformers(
+    params: PyTree, change: Callable[[dict[str, Any]], dict[str, Any]]
+) -> PyTree:
     """Parameters of which those of each transformer are changed."""
     if not isinstance(params, dict):
         return params

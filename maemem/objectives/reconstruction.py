@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, PyTree, Shaped
 
+from maemem.models.first_parameters import first_parameters
 from maemem.models.mae import MaskedAutoencoder
 from maemem.models.masking import mask_tokens
 from maemem.models.patches import patchify, token_grid, unpatchify
-from maemem.models.stacking import first_parameters
 
 Image = Float[Array, "b z y x 1"]
 

@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, PyTree, Shaped
 from maemem.data.augment import Augmentation, augment_batch
 from maemem.data.crops import Crops
 from maemem.geometry import View, Zyx
-from maemem.models.stacking import first_parameters
+from maemem.models.first_parameters import first_parameters
 from maemem.models.unet import ResidualUnet
 from maemem.models.unetr import Unetr
 from maemem.objectives.reconstruction import scale_intensities

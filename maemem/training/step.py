@@ -90,10 +90,8 @@ def state_maker(
     )
     options: dict[str, Any] = {}
     if mesh.devices.flat[0].platform == "cpu":
-        # It runs once: to polish it fully takes longer than it saves, and so does not at all. To
-        # draw many arrays at a time would take half a GiB more, whose pages take time to fetch.
+        # It runs once: to polish it fully takes longer than it saves, and so does not at all.
         options["xla_backend_optimization_level"] = 1
-        options["xla_cpu_scheduler_type"] = "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"
     maker = jax.jit(make, out_shardings=shardings, compiler_options=options)
     return abstract, functools.partial(maker, key)
 

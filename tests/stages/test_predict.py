@@ -2,8 +2,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import linen as nn
 
+from maemem.models.unet import ResidualUnet
 from maemem.objectives.affinity import NEAREST, Affinity
 from maemem.objectives.segmentation import Segmentation
 from maemem.stages import predict
@@ -13,7 +13,7 @@ from maemem.stages import predict
     jax.default_backend() != "cpu" or jax.device_count() > 1, reason="done on one processor alone"
 )
 def test_large_crops_one_after_the_other_say_the_same_in_less_memory(monkeypatch):
-    model = nn.Sequential([nn.Conv(16, (3, 3, 3)), jnp.sin, nn.Conv(len(NEAREST), (3, 3, 3))])
+    model = ResidualUnet((1, 2, 2), (4,), len(NEAREST))
     objective = Segmentation(model, Affinity(NEAREST), (0.0, 255.0))
     params = objective.init(jax.random.key(0), (4, 32, 32))
     random = np.random.default_rng(0)

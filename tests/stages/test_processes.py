@@ -48,7 +48,11 @@ np.savez(workdir / f"restored-{jax.process_index()}.npz", **arrays)
 def cluster(count) -> list[dict[str, str]]:
     """What tells each of so many processes about the others."""
     address = f"localhost:{runs.free_port()}"
-    shared = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": str(count)}
+    shared = {
+        "JAX_COORDINATOR_ADDRESS": address,
+        "JAX_NUM_PROCESSES": str(count),
+        "PYTHONFAULTHANDLER": "1",  # One that is aborted prints first where it hangs.
+    }
     return [shared | {"JAX_PROCESS_ID": str(index)} for index in range(count)]
 
 
@@ -83,7 +87,6 @@ def finish(processes, statuses) -> list[str]:
         for process in processes:
             process.send_signal(number)
 
-    # A process that is aborted prints first where it hangs.
     deadline = threading.Timer(300, end, [signal.SIGABRT])
     deadline.start()
     try:

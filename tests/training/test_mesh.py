@@ -25,11 +25,27 @@ rows = [shard.data.ravel().tolist() for shard in batch.addressable_shards]
 assert rows == [[2 * i, 2 * i + 1] for i in range(8)], rows
 """
 
+_FIRST_STATE = """
+import jax, optax
+from maemem.models.mae import MaskedAutoencoder
+from maemem.objectives.reconstruction import Reconstruction
+from maemem.training.mesh import make_mesh
+from maemem.training.step import state_maker
 
-def test_large_parameters_are_split_over_devices():
-    subprocess.run(
-        [sys.executable, "-c", _SHARDING], cwd=REPOSITORY, env=environment(8), check=True
-    )
+model = MaskedAutoencoder((1, 8, 8), (128, 6, 2), (128, 2, 2))
+objective = Reconstruction(model, (0, 255), "random", 0.75)
+def init(key):
+    return objective.init(key, (4, 32, 32))
+like, make = state_maker(init, optax.sgd(0.1), seed=0, ema=False, mesh=make_mesh(), fsdp=True)
+used = make.func.lower(*make.args).compile().memory_analysis().temp_size_in_bytes
+whole = sum(4 * leaf.size for leaf in jax.tree.leaves(like.params))
+assert used < whole / 4, (used, whole)
+"""
+
+
+@pytest.mark.parametrize("program", [_SHARDING, _FIRST_STATE], ids=["placed", "drawn"])
+def test_large_parameters_are_split_over_devices(program):
+    subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, env=environment(8), check=True)
 
 
 def test_a_batch_that_devices_do_not_divide_is_refused():

@@ -147,16 +147,3 @@ def test_garbage_is_not_collected_while_a_step_is_compiled_and_then_as_before():
         gc.enable()
     assert len(collects) >= 2
     assert not any(collects)
-
-
-@pytest.mark.skipif(jax.default_backend() != "cpu", reason="of a CPU's schedule")
-def test_first_parameters_are_drawn_one_after_another():
-    def layers(key):
-        keys = jax.random.split(key, 20)
-        return [jax.random.uniform(key, (100, 1000)) for key in keys]
-
-    like, make = state_maker(
-        layers, optax.adam(0.1), seed=0, ema=False, mesh=make_mesh(), fsdp=False
-    )
-    used = make.func.lower(*make.args).compile().memory_analysis().temp_size_in_bytes
-    assert used < 3 * like.params[0].size * 4
