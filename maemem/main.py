@@ -17,7 +17,11 @@ from ml_collections import config_flags
 
 from maemem.interrupts import ignore_sigterm, interrupt_at_sigterm, interrupted_status
 from maemem.logs import log_to_terminal
-from maemem.memory import compute_on_calling_thread, use_huge_pages
+from maemem.memory import (
+    compute_on_calling_thread,
+    use_huge_pages,
+    without_garbage_collection,
+)
 from maemem.packaged import with_config_path
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -37,14 +41,15 @@ def main(argv: list[str]) -> None:
     log_to_terminal()
 
     # Imported late: a misspelt flag should not have to wait for JAX.
-    import jax
-    from jax.errors import JaxRuntimeError
+    with without_garbage_collection():
+        import jax
+        from jax.errors import JaxRuntimeError
 
-    from maemem.stages import evaluate, finetune, predict, pretrain, report, segment
-    from maemem.stages.thresholds import check_thresholds
-    from maemem.training.loop import NonFiniteLoss
-    from maemem.training.mesh import join_cluster, lost_others, on_first_process
-    from maemem.workdir import cache_compilations, claim_workdir, timed, workdir_folder
+        from maemem.stages import evaluate, finetune, predict, pretrain, report, segment
+        from maemem.stages.thresholds import check_thresholds
+        from maemem.training.loop import NonFiniteLoss
+        from maemem.training.mesh import join_cluster, lost_others, on_first_process
+        from maemem.workdir import cache_compilations, claim_workdir, timed, workdir_folder
 
     modules = (pretrain, finetune, predict, segment, evaluate, report)
     stages = {module.__name__.split(".")[-1]: module.run for module in modules}

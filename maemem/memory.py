@@ -1,7 +1,8 @@
-"""How this process takes memory from the system, and whether it hands it back."""
+"""How this process takes memory from the system, hands it back, and looks for garbage."""
 
 import contextlib
 import ctypes
+import gc
 import os
 import platform
 import sys
@@ -79,6 +80,22 @@ def keep_freed_memory() -> None:
     To be called before there are threads: a heap that a thread has, stays.
     """
     _set(_KEEP | _ONE_HEAP)
+
+
+@contextlib.contextmanager
+def without_garbage_collection() -> Iterator[None]:
+    """Has no thread of the process collect garbage; what there is at the end is never searched.
+
+    For imports and traces: they make many objects, which stay, and to search them is slow.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.freeze()
+            gc.enable()
 
 
 def _set(options: Mapping[int, int]) -> None:

@@ -1,5 +1,6 @@
-"""What a process takes comes in large pages, or is kept."""
+"""What a process takes comes in large pages, or is kept; and what is looked through for garbage."""
 
+import gc
 import os
 import pathlib
 import platform
@@ -9,7 +10,7 @@ import sys
 
 import pytest
 
-from maemem.memory import HUGE_PAGES
+from maemem.memory import HUGE_PAGES, without_garbage_collection
 
 HUGE = pathlib.Path("/sys/kernel/mm/transparent_hugepage/enabled")
 by_small_pages = pytest.mark.skipif(
@@ -166,3 +167,14 @@ def test_a_process_starts_anew_with_its_arguments_to_take_huge_pages():
     many, as_set = started("glibc.malloc.check=0")  # What the user has set, stays.
     assert arguments == as_set == ["--flag=a", "b", "c"]
     assert few * 20 < many
+
+
+def test_what_was_made_without_garbage_collection_is_never_searched():
+    before = gc.get_freeze_count()
+    try:
+        with without_garbage_collection():
+            made = [[] for _ in range(1000)]
+        assert gc.isenabled()
+        assert gc.get_freeze_count() >= before + len(made)
+    finally:
+        gc.unfreeze()

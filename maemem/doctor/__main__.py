@@ -18,7 +18,11 @@ from absl import app, flags
 
 from maemem.logs import log_to_terminal
 from maemem.main import parse_flags
-from maemem.memory import compute_on_calling_thread, use_huge_pages
+from maemem.memory import (
+    compute_on_calling_thread,
+    use_huge_pages,
+    without_garbage_collection,
+)
 
 
 def main(argv: list[str]) -> None:
@@ -29,9 +33,10 @@ def main(argv: list[str]) -> None:
     log_to_terminal()
 
     # Imported late: a misspelt flag should not have to wait for JAX.
-    from maemem.doctor.examination import Line, examine
-    from maemem.doctor.verdict import LEVELS
-    from maemem.workdir import cache_compilations, workdir_folder
+    with without_garbage_collection():
+        from maemem.doctor.examination import Line, examine
+        from maemem.doctor.verdict import LEVELS
+        from maemem.workdir import cache_compilations, workdir_folder
 
     def say(line: Line) -> None:
         verdict = line.verdict

@@ -1,10 +1,8 @@
 """The training step: a pure function, jitted once, its state donated."""
 
 import concurrent.futures
-import contextlib
 import functools
-import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -14,6 +12,7 @@ from flax import struct
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Key, PyTree
 
+from maemem.memory import without_garbage_collection
 from maemem.training.mesh import batch_sharding, replicated, state_sharding
 from maemem.training.optimizer import tree_norm
 
@@ -104,8 +103,7 @@ def compile_beside(
 ) -> TrainState:
     """Makes the first state while the step is compiled, for which its shapes suffice.
 
-    It ends when both are done, also if one of them fails. Until then no thread of the process
-    collects garbage: to search the many objects of a trace, which stay, is slow.
+    It ends when both are done, also if one of them fails.
 
     Args:
       train_step: of `make_train_step`; its first call then finds it compiled.
@@ -119,22 +117,11 @@ def compile_beside(
     Raises:
       Exception: whatever `make_state`, or else the compilation, raises.
     """
-    with _without_garbage_collection(), concurrent.futures.ThreadPoolExecutor(1) as beside:
+    with without_garbage_collection(), concurrent.futures.ThreadPoolExecutor(1) as beside:
         compiled = beside.submit(lambda: train_step.lower(like, batch).compile())
         state = make_state()
         compiled.result()
     return state
-
-
-@contextlib.contextmanager
-def _without_garbage_collection() -> Iterator[None]:
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def batch_size(batch: PyTree) -> int:
