@@ -86,16 +86,19 @@ def keep_freed_memory() -> None:
 def without_garbage_collection() -> Iterator[None]:
     """Has no thread of the process collect garbage; what there is at the end is never searched.
 
-    For imports and traces: they make many objects, which stay, and to search them is slow.
+    For imports and traces: they make many objects, which stay, and to search them is slow. Not for
+    what makes large objects that refer to each other: those would never be freed.
     """
-    was_enabled = gc.isenabled()
+    if not gc.isenabled():
+        yield
+        return
+    gc.collect()  # Else what is garbage by now would stay.
     gc.disable()
     try:
         yield
+        gc.freeze()
     finally:
-        if was_enabled:
-            gc.freeze()
-            gc.enable()
+        gc.enable()
 
 
 def _set(options: Mapping[int, int]) -> None:

@@ -1,5 +1,6 @@
 """What a process takes comes in large pages, or is kept; and what is looked through for garbage."""
 
+import contextlib
 import gc
 import os
 import pathlib
@@ -7,6 +8,7 @@ import platform
 import resource
 import subprocess
 import sys
+import weakref
 
 import pytest
 
@@ -170,11 +172,29 @@ def test_a_process_starts_anew_with_its_arguments_to_take_huge_pages():
 
 
 def test_what_was_made_without_garbage_collection_is_never_searched():
-    before = gc.get_freeze_count()
     try:
         with without_garbage_collection():
-            made = [[] for _ in range(1000)]
+            made = [[] for _ in range(10)]
         assert gc.isenabled()
-        assert gc.get_freeze_count() >= before + len(made)
+        assert not {id(each) for each in made} & {id(each) for each in gc.get_objects()}
+    finally:
+        gc.unfreeze()
+
+
+def test_what_was_garbage_before_and_what_a_failure_leaves_is_freed():
+    class Cycle:
+        def __init__(self):
+            self.me = self
+
+    gone = []
+    try:
+        gone.append(weakref.ref(Cycle()))
+        with without_garbage_collection():
+            pass
+        with contextlib.suppress(RuntimeError), without_garbage_collection():
+            gone.append(weakref.ref(Cycle()))
+            raise RuntimeError
+        gc.collect()
+        assert [each() for each in gone] == [None, None]
     finally:
         gc.unfreeze()
