@@ -17,11 +17,7 @@ from ml_collections import config_flags
 
 from maemem.interrupts import ignore_sigterm, interrupt_at_sigterm, interrupted_status
 from maemem.logs import log_to_terminal
-from maemem.memory import (
-    compute_on_calling_thread,
-    use_huge_pages,
-    without_garbage_collection,
-)
+from maemem.memory import compute_on_calling_thread, use_huge_pages, without_garbage_collection
 from maemem.packaged import with_config_path
 
 _CONFIG = config_flags.DEFINE_config_file(

@@ -18,11 +18,7 @@ from absl import app, flags
 
 from maemem.logs import log_to_terminal
 from maemem.main import parse_flags
-from maemem.memory import (
-    compute_on_calling_thread,
-    use_huge_pages,
-    without_garbage_collection,
-)
+from maemem.memory import compute_on_calling_thread, use_huge_pages, without_garbage_collection
 
 
 def main(argv: list[str]) -> None:

@@ -17,8 +17,8 @@ def first_parameters(
     """What a network starts from, float32: the same with `Compute.scan` and without.
 
     Blocks are drawn in a loop and then taken apart: a program with a piece for each parameter is
-    three times as large, and loads as much slower. Meanwhile blocks are held twice, which is less
-    than a step of training takes.
+    larger, and takes longer to load. Meanwhile blocks are held twice, which is less than a step of
+    training takes.
 
     Args:
       model: to make parameters for.
