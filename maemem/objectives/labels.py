@@ -10,7 +10,7 @@ from collections.abc import Callable
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Bool, Float32, Int32, Shaped
+from jaxtyping import Array, Bool, Float32, Int32, Shaped, UInt
 
 from maemem.geometry import Zyx
 
@@ -82,9 +82,10 @@ def distance_to_other(
 ) -> tuple[Float32[Array, "b z y x"], Bool[Array, "b z y x"]]:
     """How far instances are from background, and background from instances, in their section.
 
-    Euclidean, and exact in sections of up to 2048 × 2048 voxels: along y and then along x, the
-    lowest of the parabolas that stand on the voxels of a line (Felzenszwalb and Huttenlocher 2012),
-    but found by trying all of them, one place of every line at a time.
+    Euclidean, and exact: along y and then along x, the lowest of the parabolas that stand on the
+    voxels of a line (Felzenszwalb and Huttenlocher 2012), but found by trying all of them, one
+    place of every line at a time. In whole numbers that are as short as the section allows, 16 bits
+    up to 128 × 128 voxels, of which a processor compares more at once.
 
     Args:
       labels: the crops; nothing beyond their sides counts.
@@ -97,35 +98,42 @@ def distance_to_other(
     """
     inside, outside = labels > 0, labels == 0
     # Twice the squared distance, and 1 if it is that of an unlabelled voxel: the least says both.
-    beyond = jnp.where(labels == UNLABELLED, 1.0, jnp.inf).astype(jnp.float32)
-    to_outside, to_inside = jnp.where(outside, 0.0, beyond), jnp.where(inside, 0.0, beyond)
+    farthest = sum(2 * (extent - 1) ** 2 for extent in labels.shape[2:]) + 1
+    dtype = np.min_scalar_type(farthest + 1)
+    zero, one, infinite = (dtype.type(value) for value in (0, 1, np.iinfo(dtype).max))
+    beyond = jnp.where(labels == UNLABELLED, one, infinite)
+    to_outside, to_inside = jnp.where(outside, zero, beyond), jnp.where(inside, zero, beyond)
     for axis in (2, 3):
         least = _least_along(axis, inside, to_outside, to_inside)
         to_outside = jnp.where(inside, least, to_outside)
         to_inside = jnp.where(outside, least, to_inside)
     doubled = jnp.where(inside, to_outside, to_inside)
-    # What is left of infinity is not a number, so not 1.
-    return jnp.sqrt(jnp.floor(doubled / 2)), doubled % 2 != 1
+    distance = jnp.sqrt((doubled // 2).astype(jnp.float32))
+    neither = doubled == infinite
+    return jnp.where(neither, jnp.inf, distance), neither | (doubled % 2 == 0)
 
 
 def _least_along(
     axis: int,
     inside: Bool[Array, "b z y x"],
-    to_outside: Float32[Array, "b z y x"],
-    to_inside: Float32[Array, "b z y x"],
-) -> Float32[Array, "b z y x"]:
+    to_outside: UInt[Array, "b z y x"],
+    to_inside: UInt[Array, "b z y x"],
+) -> UInt[Array, "b z y x"]:
     """The least over a line's places of what is there plus twice the square of the steps there.
 
-    Of `to_outside` where `inside`, else of `to_inside`. A loop, since XLA may turn one reduction
-    over all pairs of places into something far slower; of several places a round, since each goes
-    over all lines once.
+    Of `to_outside` where `inside`, else of `to_inside`; the dtype's greatest value is infinite. A
+    loop, since XLA may turn one reduction over all pairs of places into something far slower; of
+    several places a round, since each goes over all lines once.
     """
-    place = jnp.arange(inside.shape[axis], dtype=jnp.float32)
+    dtype = to_outside.dtype
+    place = jnp.arange(inside.shape[axis], dtype=dtype)
     place = place.reshape(-1, *[1] * (inside.ndim - 1 - axis))
 
     def lower(index: Array, least: Array) -> Array:
         here = (lax.dynamic_slice_in_dim(to, index, 1, axis) for to in (to_outside, to_inside))
-        return jnp.minimum(least, jnp.where(inside, *here) + 2 * jnp.square(place - index))
+        steps = 2 * jnp.square(place - index.astype(dtype))
+        # Infinity and any steps stay infinite: ~steps is what is left up to it.
+        return jnp.minimum(least, jnp.minimum(jnp.where(inside, *here), ~steps) + steps)
 
-    start = jnp.full(inside.shape, jnp.inf, jnp.float32)
+    start = jnp.full(inside.shape, jnp.iinfo(dtype).max, dtype)
     return lax.fori_loop(0, inside.shape[axis], lower, start, unroll=4)

@@ -136,6 +136,21 @@ def test_distances_equal_the_edt_library(share, unlabelled):
         np.testing.assert_allclose(distance[b, z], expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize("extents", [(1, 2), (9, 8), (9, 9), (128, 129), (129, 129), (2, 300)])
+@pytest.mark.parametrize("far_corner", [0, -1])
+def test_distances_reach_from_corner_to_corner(extents, far_corner):
+    labels = np.zeros((1, 1, *extents), np.int32)
+    labels[..., 0, 0], labels[..., -1, -1] = 1, far_corner
+    for turn in (np.s_[...], np.s_[..., ::-1, ::-1]):
+        distance, known = (np.asarray(of)[turn] for of in jax.jit(distance_to_other)(labels[turn]))
+        to_instance = np.hypot(*np.indices(extents))
+        to_corner = to_instance[::-1, ::-1] if far_corner == -1 else np.inf
+        background = labels[0, 0] == 0
+        nearest, certain = np.minimum(to_instance, to_corner), to_instance <= to_corner
+        np.testing.assert_allclose(distance[0, 0][background], nearest[background], rtol=1e-6)
+        np.testing.assert_array_equal(known[0, 0][background], certain[background])
+
+
 def test_nothing_is_known_of_what_is_unlabelled_altogether():
     values, known = targets(Bcd(), np.full(SHAPE, -1, np.int32))
     np.testing.assert_array_equal(2 * values[..., 2] - 1, 0)
