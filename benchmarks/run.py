@@ -18,9 +18,9 @@ but take as much memory as that at its peak (`benchmarks/first_touch.py`).
 
 Peers are installed from PyPI into `.peers`, an environment of their own, unless `--peers` names the
 Python of one; that is the way to have a PyTorch that knows the GPU. Results go to
-`docs/performance.json` (of a GPU: `performance_gpu.json`), where those of other comparisons are
-kept, and from there into the tables of `docs/performance.md`. `--smoke` tries everything once, on
-tiny work, and writes nothing.
+`docs/performance.json` (of a GPU: `performance_gpu.json`), where those of other comparisons and
+other processors are kept, and from there into the tables of `docs/performance.md`. `--smoke` tries
+everything once, on tiny work, and writes nothing.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from absl import app, flags
 
 from benchmarks.comparisons import COMPARISONS, Comparison
 from benchmarks.race import DEVICES, ROOT, Side, busy_cores, check, columns, race, summary
-from benchmarks.table import QUIET, surroundings, tables, write
+from benchmarks.table import QUIET, processor, sections, surroundings, write
 from maemem.memory import HUGE_PAGES
 
 _REPEATS = flags.DEFINE_integer("repeats", 7, "Turns of each side.", lower_bound=1)
@@ -219,15 +219,18 @@ def peers_python() -> str:
 
 
 def keep(name: str, rows: list[dict[str, Any]]) -> None:
-    """Adds rows to the results, instead of those that there were, and makes the tables anew."""
+    """Adds rows to the results, instead of those of this processor, and makes the tables anew."""
     folder = pathlib.Path(_OUTPUT.value)
     gpu = _DEVICE.value == "gpu"
     path = folder / ("performance_gpu.json" if gpu else "performance.json")
     results = json.loads(path.read_text()) if path.exists() else {}
-    results[name] = rows
+    here = results.setdefault(processor(rows[0]), {})
+    here[name] = rows
+    order = [*COMPARISONS, "cold_start"]
+    here = dict(sorted(here.items(), key=lambda item: order.index(item[0])))
+    results[processor(rows[0])] = here
     path.write_text(json.dumps(results, indent=1) + "\n")
-    ordered = {key: results[key] for key in (*COMPARISONS, "cold_start") if key in results}
-    write(folder / "performance.md", tables(ordered), _DEVICE.value)
+    write(folder / "performance.md", sections(results), _DEVICE.value)
 
 
 if __name__ == "__main__":

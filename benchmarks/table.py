@@ -42,8 +42,22 @@ def write(page: pathlib.Path, text: str, device: str) -> None:
     page.write_text(f"{before}\n\n{text}\n\n{after}")
 
 
+def processor(row: Mapping[str, Any]) -> str:
+    """What a result was computed on: the accelerator, or else the CPU."""
+    return row["ours"].get("device", row["machine"]["cpu"])
+
+
+def sections(results: Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]]) -> str:
+    """Everything that was measured, as Markdown, each processor's under a heading of its own.
+
+    Args:
+      results: by processor, what `tables` takes.
+    """
+    return "\n\n".join(f"### {name}\n\n{tables(each)}" for name, each in results.items())
+
+
 def tables(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
-    """Everything that was measured, as Markdown.
+    """What was measured on a processor.
 
     Args:
       results: rows by comparison, as `benchmarks.run` makes them.
@@ -103,11 +117,9 @@ def _versions(versions: Mapping[str, str]) -> str:
 
 
 def _machine(row: Mapping[str, Any]) -> str:
-    machine = row["machine"]
-    device = row["ours"].get("device", machine["cpu"])
     return (
-        f"{row['name']}: {row['date']}, commit {row['commit']}, {device}, "
-        f"{row['threads']} of {machine['cores']} cores, {row['repeats']} turns; "
+        f"{row['name']}: {row['date']}, commit {row['commit']}, "
+        f"{row['threads']} of {row['machine']['cores']} cores, {row['repeats']} turns; "
         f"{_versions(row['ours']['versions'])}"
     )
 

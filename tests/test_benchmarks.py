@@ -13,7 +13,7 @@ from benchmarks.comparisons import COMPARISONS
 from benchmarks.operations import collective_bytes
 from benchmarks.race import ROOT, Side, check, race, summary
 from benchmarks.runs import settings
-from benchmarks.table import MARKERS, tables, write
+from benchmarks.table import MARKERS, processor, sections, tables, write
 from maemem.segmentation.contingency import contingency
 from maemem.segmentation.summary import score_all
 from tests import runs
@@ -107,6 +107,17 @@ def test_tables_have_cold_starts():
     assert "| work | 20.0 s | 5.0 s | 4.0 s |\n" in gpu
     cpu = tables({"cold_start": [row(median_seconds={**median, "memory": 1.0})]})
     assert "| work | 20.0 s | 5.0 s | 4.0 s | 1.0 s |" in cpu
+
+
+def test_processors_have_tables_of_their_own():
+    accelerated = row(name="b", ours={**row()["ours"], "device": "accelerator"})
+    assert [processor(each) for each in (row(), accelerated)] == ["chip", "accelerator"]
+    said = sections({"chip": {"a": [row()]}, "accelerator": {"b": [accelerated]}})
+    first, second = said.split("### accelerator")
+    assert first.startswith("### chip")
+    assert "- a: d, commit c" in first
+    assert "- a: " not in second
+    assert "- b: d, commit c" in second
 
 
 def test_writing_keeps_the_prose(tmp_path: pathlib.Path):
