@@ -26,6 +26,7 @@ everything once, on tiny work, and writes nothing.
 from __future__ import annotations
 
 import datetime
+import functools
 import json
 import os
 import pathlib
@@ -166,9 +167,6 @@ def works(comparison: Comparison) -> Mapping[str, Mapping[str, Any]]:
 
 def described(name: str, comparison: Comparison, work_name: str) -> dict[str, Any]:
     """What a result is of, and where and when it was measured."""
-    git = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True
-    )
     return {
         "name": name,
         "work_name": work_name,
@@ -177,9 +175,16 @@ def described(name: str, comparison: Comparison, work_name: str) -> dict[str, An
         "machine": {"system": platform.platform(), "cpu": cpu(), "cores": os.cpu_count()},
         "threads": threads(),
         "repeats": repeats(),
-        "commit": git.stdout.strip(),
+        "commit": commit(),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
     }
+
+
+@functools.cache  # Asked for before results are written, which would make the tree dirty.
+def commit() -> str:
+    """The code's that is measured."""
+    command = ["git", "describe", "--always", "--dirty"]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.strip()
 
 
 def cpu() -> str:
