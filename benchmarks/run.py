@@ -64,6 +64,7 @@ def main(argv: list[str]) -> None:
     if not _SMOKE.value:  # Told before minutes are measured that could not be kept.
         surroundings(pathlib.Path(_OUTPUT.value, "performance.md"), _DEVICE.value)
     python = _PEERS.value or peers_python()
+    commit()  # What is committed meanwhile is not what is measured.
     for name in names:
         rows = []
         for row in cold_start(python) if name == "cold_start" else compare(name, python):
@@ -180,9 +181,9 @@ def described(name: str, comparison: Comparison, work_name: str) -> dict[str, An
     }
 
 
-@functools.cache  # Asked for before results are written, which would make the tree dirty.
+@functools.cache  # Results that are written would make the tree dirty.
 def commit() -> str:
-    """The code's that is measured."""
+    """Which commit's code is measured, `-dirty` where files differ."""
     command = ["git", "describe", "--always", "--dirty"]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.strip()
 
@@ -224,18 +225,17 @@ def peers_python() -> str:
 
 
 def keep(name: str, rows: list[dict[str, Any]]) -> None:
-    """Adds rows to the results, instead of those of this processor, and makes the tables anew."""
+    """Adds rows to the results, instead of the comparison's earlier ones on the same processor."""
     folder = pathlib.Path(_OUTPUT.value)
     gpu = _DEVICE.value == "gpu"
     path = folder / ("performance_gpu.json" if gpu else "performance.json")
     results = json.loads(path.read_text()) if path.exists() else {}
-    here = results.setdefault(processor(rows[0]), {})
-    here[name] = rows
-    order = [*COMPARISONS, "cold_start"]
-    here = dict(sorted(here.items(), key=lambda item: order.index(item[0])))
-    results[processor(rows[0])] = here
+    chip = processor(rows[0])
+    here = results.get(chip, {}) | {name: rows}
+    results[chip] = {key: here[key] for key in (*COMPARISONS, "cold_start") if key in here}
+    text = sections(results)
     path.write_text(json.dumps(results, indent=1) + "\n")
-    write(folder / "performance.md", sections(results), _DEVICE.value)
+    write(folder / "performance.md", text, _DEVICE.value)
 
 
 if __name__ == "__main__":

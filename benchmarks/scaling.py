@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 
 from absl import app, flags
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
 
 from benchmarks.comparisons import BASE, COMPARISONS
 from benchmarks.race import ROOT, Side, race
@@ -61,6 +62,7 @@ _PREDICTION = {
     "channels": (8, 16, 32),
     "outputs": 3,
     "batch": 4,
+    "memory_bytes": 32 << 20,  # With the command's 1 GiB each of these would be one block.
 }
 SERIES = {
     "tokens": Series(
@@ -138,10 +140,13 @@ def draw(path: pathlib.Path, results: Mapping[str, Sequence[Mapping[str, float]]
     for column, name in zip(axes.T, shown, strict=True):
         points = [row["point"] for row in results[name]]
         for axis, what in zip(column, ("seconds", "peak_gib"), strict=True):
-            axis.plot(points, [row[what] for row in results[name]], "o-", color="#3b82f6")
-            axis.set_ylim(bottom=0)
+            values = [row[what] for row in results[name]]
+            axis.plot(points, values, "o-", color="#3b82f6")
+            axis.set_ylim(0, 1.1 * max(values))
             axis.grid(alpha=0.3)
         column[1].set_xlabel(SERIES[name].label)
+        if max(points) >= 1e6:
+            column[1].xaxis.set_major_formatter(EngFormatter())
     axes[0, 0].set_ylabel("seconds")
     axes[1, 0].set_ylabel("peak memory, GiB")
     figure.savefig(path, dpi=110)

@@ -6,8 +6,9 @@ import sys
 import numpy as np
 import pytest
 from absl import app
+from absl.testing import flagsaver
 
-from benchmarks import recipes
+from benchmarks import recipes, run
 from benchmarks.arms import KNOWN_SCORES, check_scores, draw_learning
 from benchmarks.comparisons import COMPARISONS
 from benchmarks.operations import collective_bytes
@@ -118,6 +119,27 @@ def test_processors_have_tables_of_their_own():
     assert "- a: d, commit c" in first
     assert "- a: " not in second
     assert "- b: d, commit c" in second
+
+
+def test_results_of_other_processors_and_comparisons_are_kept(tmp_path: pathlib.Path):
+    (tmp_path / "performance.md").write_text("\n".join(MARKERS["cpu"]))
+    with flagsaver.as_parsed(output=str(tmp_path), device="cpu"):
+        for name, cpu, commit in (
+            ("scores", "old", "a"),
+            ("mae_3d", "old", "b"),
+            ("scores", "new", "c"),
+            ("scores", "old", "d"),
+        ):
+            machine = {"cpu": cpu, "cores": 2}
+            run.keep(name, [row(name=name, machine=machine, commit=commit)])
+    results = json.loads((tmp_path / "performance.json").read_text())
+    said = {
+        cpu: [(name, rows[0]["commit"]) for name, rows in each.items()]
+        for cpu, each in results.items()
+    }
+    assert said == {"old": [("mae_3d", "b"), ("scores", "d")], "new": [("scores", "c")]}
+    page = (tmp_path / "performance.md").read_text()
+    assert [line for line in page.splitlines() if "###" in line] == ["### old", "### new"]
 
 
 def test_writing_keeps_the_prose(tmp_path: pathlib.Path):

@@ -24,7 +24,19 @@ from maemem.stages.predict import jitted
 __all__ = ["LIBRARIES", "prepare"]
 
 
-def prepare(folder, size, window, stride, patch, encoder, channels, outputs, batch, workers=""):
+def prepare(
+    folder,
+    size,
+    window,
+    stride,
+    patch,
+    encoder,
+    channels,
+    outputs,
+    batch,
+    workers="",
+    memory_bytes=1 << 30,
+):
     model = network(patch, encoder, channels, outputs)
     objective = Segmentation(model, Affinity(NEAREST), (0, 255))
     shapes = jax.eval_shape(lambda key: objective.init(key, window), jax.random.key(0))
@@ -52,6 +64,7 @@ def prepare(folder, size, window, stride, patch, encoder, channels, outputs, bat
                 batch_size=batch,
                 channels=[str(i) for i in range(outputs)],
                 identity={},
+                memory_bytes=memory_bytes,
                 workers=several,
                 progress=False,
             )

@@ -82,10 +82,11 @@ def distance_to_other(
 ) -> tuple[Float32[Array, "b z y x"], Bool[Array, "b z y x"]]:
     """How far instances are from background, and background from instances, in their section.
 
-    Euclidean, and exact: along y and then along x, the lowest of the parabolas that stand on the
-    voxels of a line (Felzenszwalb and Huttenlocher 2012), but found by trying all of them, one
-    place of every line at a time. In whole numbers that are as short as the section allows, 16 bits
-    up to 128 × 128 voxels, of which a processor compares more at once.
+    Euclidean, and exact in sections of up to 32,769 × 32,769 voxels: along y and then along x, the
+    lowest of the parabolas that stand on the voxels of a line (Felzenszwalb and Huttenlocher 2012),
+    but found by trying all of them, one place of every line at a time. Squares are of the shortest
+    unsigned integers that hold that of the section's diagonal, 16 bits up to 128 × 128 voxels: of
+    short ones a CPU compares more at once.
 
     Args:
       labels: the crops; nothing beyond their sides counts.
@@ -131,8 +132,9 @@ def _least_along(
 
     def lower(index: Array, least: Array) -> Array:
         here = (lax.dynamic_slice_in_dim(to, index, 1, axis) for to in (to_outside, to_inside))
+        # Below zero the difference wraps around, which does not change its square.
         steps = 2 * jnp.square(place - index.astype(dtype))
-        # Infinity and any steps stay infinite: ~steps is what is left up to it.
+        # Infinity stays infinite: ~steps is the most to which they can be added.
         return jnp.minimum(least, jnp.minimum(jnp.where(inside, *here), ~steps) + steps)
 
     start = jnp.full(inside.shape, jnp.iinfo(dtype).max, dtype)

@@ -136,19 +136,22 @@ def test_distances_equal_the_edt_library(share, unlabelled):
         np.testing.assert_allclose(distance[b, z], expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize("extents", [(1, 2), (9, 8), (9, 9), (128, 129), (129, 129), (2, 300)])
-@pytest.mark.parametrize("far_corner", [0, -1])
-def test_distances_reach_from_corner_to_corner(extents, far_corner):
+@pytest.mark.parametrize("extents", [(1, 3), (9, 8), (9, 9), (128, 129), (129, 129), (2, 300)])
+@pytest.mark.parametrize("corners", [(1, 0), (1, -1), (0, -1)])
+def test_distances_reach_from_corner_to_corner(extents, corners):
     labels = np.zeros((1, 1, *extents), np.int32)
-    labels[..., 0, 0], labels[..., -1, -1] = 1, far_corner
+    labels[..., 0, 0], labels[..., -1, -1] = corners
+    away = np.hypot(*np.indices(extents))
+    to_instance = away if corners[0] == 1 else np.inf
+    to_unlabelled = away[::-1, ::-1] if corners[1] == -1 else np.inf
+    nearest, certain = np.minimum(to_instance, to_unlabelled), to_instance <= to_unlabelled
+    background = labels[0, 0] == 0
     for turn in (np.s_[...], np.s_[..., ::-1, ::-1]):
         distance, known = (np.asarray(of)[turn] for of in jax.jit(distance_to_other)(labels[turn]))
-        to_instance = np.hypot(*np.indices(extents))
-        to_corner = to_instance[::-1, ::-1] if far_corner == -1 else np.inf
-        background = labels[0, 0] == 0
-        nearest, certain = np.minimum(to_instance, to_corner), to_instance <= to_corner
         np.testing.assert_allclose(distance[0, 0][background], nearest[background], rtol=1e-6)
-        np.testing.assert_array_equal(known[0, 0][background], certain[background])
+        np.testing.assert_array_equal(
+            known[0, 0][background], np.broadcast_to(certain, extents)[background]
+        )
 
 
 def test_nothing_is_known_of_what_is_unlabelled_altogether():
