@@ -28,7 +28,7 @@ from maemem.training.metrics import read_metrics
 _ENCODER = flags.DEFINE_string("encoder", "", "The pre-training workdir, or a checkpoint.")
 _SEEDS = flags.DEFINE_list("seeds", "0,1", "Of the fine-tuning.")
 _ARMS = flags.DEFINE_list("arms", "pretrained,scratch", "Of pretrained, frozen, scratch, unet.")
-# As `maemem.segmentation.summary.score_all` names them.
+# As `maemem.scores.summary.score_all` names them.
 KNOWN_SCORES = (
     *("adapted_rand", "precision", "recall", "voi_split", "voi_merge"),
     *("ap50", "ap75", "ap", "dice", "iou"),

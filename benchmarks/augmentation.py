@@ -28,8 +28,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 from skimage.segmentation import find_boundaries
 
-from maemem.data.augment import Augmentation, augment, augment_batch
-from maemem.data.synthetic import make_tissue
+from maemem.data.samples.augment import Augmentation, augment, augment_batch
+from maemem.data.sets.synthetic import make_tissue
 from maemem.geometry import Zyx, alike_axes, format_zyx
 
 _SHEET = flags.DEFINE_string("sheet", None, "Draw the kinds into this PNG instead of timing them.")

@@ -23,7 +23,7 @@ from ml_collections import config_flags
 
 from benchmarks.operations import collective_bytes
 from benchmarks.ours.training import ADAMW, step_of
-from maemem.build.networks import reconstruction
+from maemem.assembly.networks import reconstruction
 from maemem.config import Config
 from maemem.training.mesh import make_mesh
 

@@ -20,7 +20,7 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from benchmarks.ours.training import ADAMW, step_of
-from maemem.build.networks import reconstruction
+from maemem.assembly.networks import reconstruction
 from maemem.config import Config
 from maemem.training.mesh import make_mesh
 

@@ -28,13 +28,13 @@ from scipy.interpolate import LinearNDInterpolator, NearestNDInterpolator
 from skimage.measure import block_reduce
 from tqdm import tqdm
 
-from maemem.build.networks import reconstruction
-from maemem.build.trainings import EVAL_SEED
-from maemem.build.volumes import open_mix
-from maemem.data.pipeline import crop_reader
+from maemem.assembly.networks import reconstruction
+from maemem.assembly.trainings import EVAL_SEED
+from maemem.assembly.volumes import open_mix
+from maemem.data.samples.pipeline import crop_reader
 from maemem.geometry import Zyx
+from maemem.learners.mae import take_tokens
 from maemem.models.patches import patchify
-from maemem.objectives.reconstruction import take_tokens
 from maemem.training.step import sample_keys
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The run's config.")

@@ -16,10 +16,10 @@ import numpy as np
 from absl import app, flags
 
 from benchmarks.ours.segmentation import METHODS, made_up
-from maemem.objectives.affinity import Affinity
-from maemem.segmentation.contingency import contingency
+from maemem.learners.targets.affinity import Affinity
+from maemem.scores.contingency import contingency
+from maemem.scores.summary import score_all
 from maemem.segmentation.decoders import candidates
-from maemem.segmentation.summary import score_all
 
 _METHOD = flags.DEFINE_enum("method", "waterz", list(METHODS), "What decodes.")
 _SIDE = flags.DEFINE_integer("side", 256, "Of the cube, in voxels; a multiple of 64.")

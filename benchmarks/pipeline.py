@@ -25,8 +25,8 @@ import tensorstore as ts
 import tifffile
 from absl import app, flags
 
-from maemem.data import crops, pipeline
-from maemem.data.volumes import Volume, open_volume, shared_context
+from maemem.data.samples import crops, pipeline
+from maemem.data.stores.volumes import Volume, open_volume, shared_context
 from maemem.geometry import Box, Zyx, format_zyx
 
 _CROP = flags.DEFINE_list("crop_zyx", ["6", "96", "96"], "Shape of a crop, in voxels.")

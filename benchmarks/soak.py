@@ -30,8 +30,8 @@ import numpy as np
 from absl import app, flags
 
 from maemem.blockwise.segment import segment_volume
-from maemem.data import ledger
-from maemem.data.synthetic import make_tissue
+from maemem.data.sets.synthetic import make_tissue
+from maemem.data.stores import ledger
 from maemem.geometry import Box, Zyx
 from maemem.segmentation.decoders import cutter
 from maemem.segmentation.intensity import intensity_affinities

@@ -29,7 +29,7 @@ from ml_collections import config_flags
 
 from benchmarks.operations import count_products
 from benchmarks.ours.training import ADAMW, random_crops, training
-from maemem.build.networks import reconstruction
+from maemem.assembly.networks import reconstruction
 from maemem.config import Config
 from maemem.geometry import format_zyx
 from maemem.memory import use_huge_pages

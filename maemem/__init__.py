@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from maemem.blockwise.store import read_labels, read_prediction
-    from maemem.data.volumes import open_volume
+    from maemem.data.stores.volumes import open_volume
     from maemem.predictor import Predictor, load
 
 __version__ = "0.1.0"
@@ -27,7 +27,7 @@ __all__ = ["Predictor", "__version__", "load", "open_volume", "read_labels", "re
 _HOMES = {
     "Predictor": "maemem.predictor",
     "load": "maemem.predictor",
-    "open_volume": "maemem.data.volumes",
+    "open_volume": "maemem.data.stores.volumes",
     "read_labels": "maemem.blockwise.store",
     "read_prediction": "maemem.blockwise.store",
 }

@@ -328,7 +328,7 @@ def _segmentation(method: str, grid: dict[str, tuple], select_by: str) -> Config
 def augmentation() -> Config:
     """Augmentation of serial sections. A field named after a kind is its probability a crop.
 
-    All of it is described in `maemem.data.augment.Augmentation`.
+    All of it is described in `maemem.data.samples.augment.Augmentation`.
     """
     return ConfigDict(
         {

@@ -87,7 +87,7 @@ def export_model(
 
 def _results(workdir: pathlib.Path, network: str) -> dict[str, Any]:
     """The thresholds and the scores, where there are such of the network with this digest."""
-    from maemem.data.damage import read_json
+    from maemem.data.stores.damage import read_json
     from maemem.predictor import read_tuned, untuned
     from maemem.stages.thresholds import fingerprint
 

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import tensorstore as ts
 
+from maemem.assembly.networks import intensity_range
+from maemem.assembly.volumes import INTENSITIES
 from maemem.blockwise.store import Stored, open_labels, open_prediction
-from maemem.build.networks import intensity_range
-from maemem.build.volumes import INTENSITIES
-from maemem.data.damage import read_json
-from maemem.data.formats import VoxelSize
-from maemem.data.volumes import Volume, check_voxel_size
+from maemem.data.stores.damage import read_json
+from maemem.data.stores.formats import VoxelSize
+from maemem.data.stores.volumes import Volume, check_voxel_size
 from maemem.geometry import Box, format_zyx
 from maemem.reporting.page import NETWORK
 from maemem.stages.predict import (

@@ -11,11 +11,12 @@ from tests import annotations
 # The import itself is wanted: from here on, annotations of these packages are checked when called.
 _CHECKED = (
     "models",
-    "objectives",
+    "learners",
     "segmentation",
-    "data.augment",
-    "data.intensities",
-    "data.warps",
+    "scores",
+    "data.samples.augment",
+    "data.samples.intensities",
+    "data.samples.warps",
 )
 install_import_hook([f"maemem.{name}" for name in _CHECKED], f"{annotations.__name__}.check")
 

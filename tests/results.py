@@ -5,8 +5,8 @@ import pathlib
 
 import numpy as np
 
+from maemem.assembly.volumes import open_raw, read_truth
 from maemem.blockwise.predict import predict_volume
-from maemem.build.volumes import open_raw, read_truth
 from maemem.config import Config, everything, volume
 from maemem.geometry import Box
 from tests.blockwise.volumes import write_labels

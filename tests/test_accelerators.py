@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import pytest
 from jax._src.cudnn import fused_attention_stablehlo as cudnn
 
-from maemem.build.networks import reconstruction, segmentation
-from maemem.build.trainings import optimizer_settings
-from maemem.data.crops import Crops
+from maemem.assembly.networks import reconstruction, segmentation
+from maemem.assembly.trainings import optimizer_settings
+from maemem.data.samples.crops import Crops
 from maemem.models.layers import Compute
 from maemem.training.mesh import make_mesh
 from maemem.training.step import make_train_step, state_maker

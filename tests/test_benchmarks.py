@@ -15,8 +15,8 @@ from benchmarks.operations import collective_bytes
 from benchmarks.race import ROOT, Side, check, race, summary
 from benchmarks.runs import settings
 from benchmarks.table import MARKERS, processor, sections, tables, write
-from maemem.segmentation.contingency import contingency
-from maemem.segmentation.summary import score_all
+from maemem.scores.contingency import contingency
+from maemem.scores.summary import score_all
 from tests import runs
 
 SIDE = """

@@ -11,14 +11,14 @@ import pytest
 from absl import flags
 from ml_collections import config_flags
 
-from maemem.build.networks import reconstruction, segmentation, target
-from maemem.build.networks import test_time_views as views_of
-from maemem.build.trainings import optimizer_settings
+from maemem.assembly.networks import reconstruction, segmentation, target
+from maemem.assembly.networks import test_time_views as views_of
+from maemem.assembly.trainings import optimizer_settings
 from maemem.checks import check_pretraining, check_segmentation
 from maemem.config import affinity, augmentation, bcd, markers, mutex, segmenting, waterz
-from maemem.data.augment import Augmentation
-from maemem.data.catalogue import CATALOGUE
-from maemem.data.datasets import located
+from maemem.data.samples.augment import Augmentation
+from maemem.data.sets.catalogue import CATALOGUE
+from maemem.data.sets.datasets import located
 from maemem.models.variants import ENCODERS
 from maemem.segmentation.decoders import check_grid
 from tests.runs import REPOSITORY

@@ -13,7 +13,7 @@ import pytest
 import tifffile
 from nbclient import NotebookClient
 
-from maemem.data.synthetic import make_tissue
+from maemem.data.sets.synthetic import make_tissue
 from maemem.notebook import watch
 from tests import runs
 

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 import maemem
-from maemem.build.encoders import start_encoder
-from maemem.build.networks import segmentation
-from maemem.data.datasets import open_dataset
+from maemem.assembly.encoders import start_encoder
+from maemem.assembly.networks import segmentation
+from maemem.data.sets.datasets import open_dataset
 from maemem.export_model import export_model
 from maemem.training.checkpoint import read_parameters
 from tests import runs

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from maemem.build.networks import ENCODER_FIELDS
+from maemem.assembly.networks import ENCODER_FIELDS
 from maemem.config import everything
 from maemem.workdir import check_network, claim_workdir, describe_differences, workdir_folder
 

@@ -7,7 +7,7 @@ import math
 import pathlib
 
 from benchmarks.pipeline import made_tissue, open_bare, write_volume
-from maemem.data.pipeline import batches, crop_reader
+from maemem.data.samples.pipeline import batches, crop_reader
 
 LIBRARIES = ("maemem", "tensorstore", "grain")
 

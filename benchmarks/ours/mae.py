@@ -9,9 +9,9 @@ import jax.numpy as jnp
 
 from benchmarks.operations import count_products
 from benchmarks.ours.training import ADAMW, COMPUTE, LIBRARIES, device, random_crops, training
+from maemem.learners.mae import Reconstruction
 from maemem.models.layers import Compute
 from maemem.models.mae import MaskedAutoencoder
-from maemem.objectives.reconstruction import Reconstruction
 
 __all__ = ["LIBRARIES", "prepare"]
 

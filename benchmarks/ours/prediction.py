@@ -17,8 +17,8 @@ from benchmarks.pipeline import made_tissue, open_bare, write_volume
 from maemem.blockwise.engine import open_workers
 from maemem.blockwise.predict import predict_volume
 from maemem.blockwise.windows import Windows
-from maemem.objectives.affinity import NEAREST, Affinity
-from maemem.objectives.segmentation import Segmentation
+from maemem.learners.supervised import Segmentation
+from maemem.learners.targets.affinity import NEAREST, Affinity
 from maemem.stages.predict import jitted
 
 __all__ = ["LIBRARIES", "prepare"]

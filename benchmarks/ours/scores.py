@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from benchmarks.labels import label_pair
-from maemem.segmentation.contingency import contingency
-from maemem.segmentation.scores import adapted_rand, variation_of_information
+from maemem.scores.contingency import contingency
+from maemem.scores.pairs import adapted_rand, variation_of_information
 
 LIBRARIES = ("maemem", "numpy")
 

@@ -13,12 +13,12 @@ from maemem.blockwise import store
 from maemem.blockwise.engine import Map
 from maemem.blockwise.segment import segment_volume
 from maemem.config import markers, mutex, waterz
-from maemem.data import ledger, omezarr
-from maemem.data.synthetic import make_tissue
+from maemem.data.sets.synthetic import make_tissue
+from maemem.data.stores import ledger, omezarr
 from maemem.doctor.samples import SURE, UNSURE
 from maemem.geometry import Box, Zyx, blocks
-from maemem.objectives.affinity import LEE, NEAREST, Affinity
-from maemem.objectives.bcd import Bcd
+from maemem.learners.targets.affinity import LEE, NEAREST, Affinity
+from maemem.learners.targets.bcd import Bcd
 from maemem.segmentation.decoders import cutter
 
 LIBRARIES = ("maemem", "scikit-image")

@@ -6,8 +6,8 @@ import jax
 import numpy as np
 
 from benchmarks.labels import crops_of_cells, fingerprint
-from maemem.objectives.affinity import Affinity
-from maemem.objectives.bcd import Bcd
+from maemem.learners.targets.affinity import Affinity
+from maemem.learners.targets.bcd import Bcd
 
 LIBRARIES = ("maemem", "jax")
 

@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import PyTree
 
-from maemem.build.networks import compute
+from maemem.assembly.networks import compute
 from maemem.config import pretraining
 from maemem.memory import compute_on_calling_thread, freed_memory_kept
 from maemem.training.mesh import make_mesh, place

@@ -7,9 +7,9 @@ import numpy as np
 import optax
 
 from benchmarks.ours.training import COMPUTE, LIBRARIES, SGD, device, random_crops, training
+from maemem.learners.mae import scale_intensities
 from maemem.models.first_parameters import first_parameters
-from maemem.models.unetr import Unetr
-from maemem.objectives.reconstruction import scale_intensities
+from maemem.models.segmenters.unetr import Unetr
 
 __all__ = ["LIBRARIES", "network", "prepare"]
 

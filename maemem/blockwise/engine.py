@@ -14,7 +14,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from maemem.data.ledger import Finished
+from maemem.data.stores.ledger import Finished
 from maemem.geometry import Box
 from maemem.logs import showing_progress
 

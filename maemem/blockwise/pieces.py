@@ -16,7 +16,7 @@ from typing import Any
 import fastremap
 import numpy as np
 
-from maemem.data import damage, ledger
+from maemem.data.stores import damage, ledger
 from maemem.durable import write_durably
 from maemem.geometry import Box, Zyx
 

@@ -30,8 +30,8 @@ from jax.typing import ArrayLike
 from maemem.blockwise import store
 from maemem.blockwise.engine import Map, do_blocks
 from maemem.blockwise.windows import Windows, blend_weights, block_shape, read_mirrored
-from maemem.data import ledger, omezarr
-from maemem.data.volumes import Volume
+from maemem.data.stores import ledger, omezarr
+from maemem.data.stores.volumes import Volume
 from maemem.geometry import Box, Zyx, blocks, format_zyx
 from maemem.logs import showing_progress
 

@@ -27,8 +27,8 @@ from scipy.sparse.csgraph import connected_components
 
 from maemem.blockwise import pieces, store
 from maemem.blockwise.engine import Map, Work, do_blocks
-from maemem.data import damage, ledger, omezarr
-from maemem.data.formats import VoxelSize
+from maemem.data.stores import damage, ledger, omezarr
+from maemem.data.stores.formats import VoxelSize
 from maemem.durable import write_durably
 from maemem.geometry import Box, Zyx, blocks
 from maemem.segmentation.region_graph import Merging, RegionGraph, joined, merge, region_graph

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import tensorstore as ts
 
-from maemem.data import damage, ledger, omezarr
-from maemem.data.formats import VoxelSize
-from maemem.data.volumes import UNFINISHED_SUFFIX, check_voxel_size
+from maemem.data.stores import damage, ledger, omezarr
+from maemem.data.stores.formats import VoxelSize
+from maemem.data.stores.volumes import UNFINISHED_SUFFIX, check_voxel_size
 from maemem.durable import write_durably
 from maemem.geometry import Box
 
@@ -188,7 +188,7 @@ def _open(folder: Path) -> Stored:
         if _OWN not in attributes:
             raise ValueError(
                 f"{folder} was not written by maemem's prediction or segmentation; open other "
-                f"volumes with maemem.data.volumes.open_volume"
+                f"volumes with maemem.data.stores.volumes.open_volume"
             )
         own = attributes[_OWN]
         (image,) = attributes["ome"]["multiscales"]

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from maemem.data.volumes import Volume
+from maemem.data.stores.volumes import Volume
 from maemem.geometry import Box, Zyx, format_zyx
 
 _SIGMA = 1 / 8  # of a window's size

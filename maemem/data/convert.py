@@ -22,9 +22,9 @@ from typing import Any
 
 from absl import app, flags
 
-from maemem.data import ledger, omezarr, volumes
-from maemem.data.formats import VoxelSize
-from maemem.data.readers import MEND, Source, identify, open_source
+from maemem.data.stores import ledger, omezarr, volumes
+from maemem.data.stores.formats import VoxelSize
+from maemem.data.stores.readers import MEND, Source, identify, open_source
 from maemem.durable import write_durably
 from maemem.geometry import Zyx, blocks, format_zyx
 from maemem.logs import log_to_terminal, showing_progress

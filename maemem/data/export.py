@@ -23,11 +23,11 @@ import numpy as np
 import tensorstore as ts
 from absl import app, flags
 
-from maemem.data import formats, ledger
 from maemem.data.convert import triple
-from maemem.data.formats import VoxelSize
-from maemem.data.pyramid import chunk_shape, coarser, pyramid
-from maemem.data.volumes import Binning, Volume, open_url, open_volume
+from maemem.data.stores import formats, ledger
+from maemem.data.stores.formats import VoxelSize
+from maemem.data.stores.pyramid import chunk_shape, coarser, pyramid
+from maemem.data.stores.volumes import Binning, Volume, open_url, open_volume
 from maemem.geometry import Box, Zyx, blocks, format_zyx
 from maemem.logs import log_to_terminal, showing_progress
 

@@ -19,9 +19,9 @@ from pathlib import Path
 
 from absl import app, flags
 
-from maemem.data.archives import check_file, digest
-from maemem.data.catalogue import CATALOGUE
-from maemem.data.products import (
+from maemem.data.sets.archives import check_file, digest
+from maemem.data.sets.catalogue import CATALOGUE
+from maemem.data.sets.products import (
     Download,
     Material,
     Product,
@@ -150,7 +150,7 @@ def _downloaded(file: Download, dataset: PublicDataset, folder: Path) -> Path:
     if file.url is None:
         raise ValueError(f"{dataset.title} is for those who register: {elsewhere}")
     try:
-        from maemem.data.download import download
+        from maemem.data.sets.download import download
     except ModuleNotFoundError:
         raise ValueError("downloading needs pooch: pip install 'maemem[download]'") from None
     try:

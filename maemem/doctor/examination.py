@@ -9,12 +9,12 @@ from typing import TypeVar
 
 from jax.errors import JaxRuntimeError
 
-from maemem.build.networks import intensity_range
-from maemem.build.volumes import check_sets
+from maemem.assembly.networks import intensity_range
+from maemem.assembly.volumes import check_sets
 from maemem.config import Config
-from maemem.data.datasets import located
-from maemem.data.readers import is_foreign, sections
-from maemem.data.volumes import Volume
+from maemem.data.sets.datasets import located
+from maemem.data.stores.readers import is_foreign, sections
+from maemem.data.stores.volumes import Volume
 from maemem.doctor import (
     labels,
     machine,

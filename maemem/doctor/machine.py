@@ -13,12 +13,12 @@ import shutil
 import jax
 import numpy as np
 
-from maemem.build.networks import target
+from maemem.assembly.networks import target
 from maemem.config import Config
 from maemem.data.convert import copy_path
-from maemem.data.datasets import located
-from maemem.data.omezarr import chunk_shape
-from maemem.data.readers import is_foreign, open_source
+from maemem.data.sets.datasets import located
+from maemem.data.stores.omezarr import chunk_shape
+from maemem.data.stores.readers import is_foreign, open_source
 from maemem.doctor.verdict import Verdict, amount
 from maemem.doctor.volumes import SETS, Opened
 from maemem.stages.thresholds import methods

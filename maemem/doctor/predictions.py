@@ -12,13 +12,13 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
+from maemem.assembly.networks import test_time_views
 from maemem.blockwise.windows import Windows
-from maemem.build.networks import test_time_views
 from maemem.config import Config
 from maemem.doctor.trials import Trial, planned, state_of
 from maemem.doctor.verdict import Verdict, duration
 from maemem.doctor.volumes import Opened
-from maemem.objectives.segmentation import Segmentation
+from maemem.learners.supervised import Segmentation
 from maemem.stages import predict
 
 log = logging.getLogger(__name__)

@@ -15,9 +15,9 @@ import tifffile
 from PIL import Image
 
 from maemem.config import Config
-from maemem.data.datasets import located, open_dataset
-from maemem.data.readers import is_foreign, sections
-from maemem.data.volumes import shared_context
+from maemem.data.sets.datasets import located, open_dataset
+from maemem.data.stores.readers import is_foreign, sections
+from maemem.data.stores.volumes import shared_context
 from maemem.doctor.verdict import Verdict
 from maemem.geometry import Box, Zyx, format_zyx
 

@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
+from maemem.assembly.networks import target
+from maemem.assembly.volumes import open_scored
 from maemem.blockwise.predict import to_stored
-from maemem.build.networks import target
-from maemem.build.volumes import open_scored
 from maemem.config import Config
-from maemem.data.pipeline import renumber
+from maemem.data.samples.pipeline import renumber
 from maemem.doctor.predictions import Prediction
 from maemem.doctor.volumes import Opened, middle
 from maemem.geometry import Zyx, blocks

@@ -25,10 +25,10 @@ from maemem.doctor.verdict import Verdict, between
 from maemem.doctor.volumes import Opened, middle
 from maemem.geometry import Box, format_zyx
 from maemem.reporting.page import NETWORK
-from maemem.segmentation.contingency import contingency
+from maemem.scores.contingency import contingency
+from maemem.scores.summary import score_all
 from maemem.segmentation.decoders import GRIDS, candidates, cutter
 from maemem.segmentation.intensity import intensity_affinities
-from maemem.segmentation.summary import score_all
 from maemem.stages import predict
 from maemem.stages.thresholds import decoder, methods, settings_of
 

@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from maemem.data.crops import Crops
+from maemem.data.samples.crops import Crops
 from maemem.doctor.trials import Trial
 from maemem.doctor.verdict import Verdict
-from maemem.objectives.reconstruction import Reconstruction, scale_intensities
-from maemem.objectives.segmentation import Segmentation
+from maemem.learners.mae import Reconstruction, scale_intensities
+from maemem.learners.supervised import Segmentation
 from maemem.pictures import draw_tiles, id_colours, write
 from maemem.training.step import sample_keys
 

@@ -16,15 +16,15 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
-from maemem.build.encoders import start_encoder
-from maemem.build.trainings import read_batches
-from maemem.build.volumes import open_labelled_mix, open_mix
+from maemem.assembly.encoders import start_encoder
+from maemem.assembly.trainings import read_batches
+from maemem.assembly.volumes import open_labelled_mix, open_mix
 from maemem.config import WORKDIR, Config
 from maemem.doctor.machine import fits, memory_of_device
 from maemem.doctor.verdict import Verdict, amount, duration
+from maemem.learners.mae import Reconstruction
+from maemem.learners.supervised import Segmentation
 from maemem.memory import freed_memory_kept
-from maemem.objectives.reconstruction import Reconstruction
-from maemem.objectives.segmentation import Segmentation
 from maemem.stages import finetune, pretrain
 from maemem.training.fit import Prepared, Training, prepare
 from maemem.training.mesh import place

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from maemem.build.volumes import open_labels, open_raw, scored_box
+from maemem.assembly.volumes import open_labels, open_raw, scored_box
 from maemem.config import Config
-from maemem.data.formats import VoxelSize
-from maemem.data.pipeline import crop_reader
-from maemem.data.volumes import Volume
+from maemem.data.samples.pipeline import crop_reader
+from maemem.data.stores.formats import VoxelSize
+from maemem.data.stores.volumes import Volume
 from maemem.doctor.verdict import Verdict, amount, worst
 from maemem.geometry import Box, Zyx, format_zyx
 

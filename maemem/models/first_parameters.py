@@ -6,9 +6,9 @@ from typing import Any
 from jaxtyping import Array, Key, PyTree
 
 from maemem.models.mae import MaskedAutoencoder
+from maemem.models.segmenters.unet import ResidualUnet
+from maemem.models.segmenters.unetr import Unetr
 from maemem.models.stacking import unstack_blocks
-from maemem.models.unet import ResidualUnet
-from maemem.models.unetr import Unetr
 
 
 def first_parameters(

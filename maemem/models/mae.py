@@ -7,7 +7,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
 from maemem.geometry import Zyx
-from maemem.models.encoder import Encoder, rotation_at, rows_at
+from maemem.models.encoders.vit import Encoder, rotation_at, rows_at
 from maemem.models.layers import Compute, Tokens, Transformer, dense
 from maemem.models.patches import token_grid
 from maemem.models.position import sincos_embedding

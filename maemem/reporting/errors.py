@@ -16,7 +16,7 @@ import fastremap
 import numpy as np
 
 from maemem.geometry import Zyx
-from maemem.segmentation.contingency import Contingency, contingency
+from maemem.scores.contingency import Contingency, contingency
 
 # Bits of an error map.
 SPLIT = 1

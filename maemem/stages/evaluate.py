@@ -14,19 +14,19 @@ from typing import Any
 
 import numpy as np
 
+from maemem.assembly.volumes import open_scored
 from maemem.blockwise.engine import Map, open_workers
 from maemem.blockwise.store import Stored
-from maemem.build.volumes import open_scored
 from maemem.checks import check_segmentation
 from maemem.config import Config
-from maemem.data.damage import read_json
+from maemem.data.stores.damage import read_json
 from maemem.durable import write_durably
 from maemem.geometry import Box, blocks
 from maemem.logs import showing_progress
 from maemem.reporting.page import NETWORK
-from maemem.segmentation.contingency import Contingency, contingency, merge
+from maemem.scores.contingency import Contingency, contingency, merge
+from maemem.scores.summary import score_all
 from maemem.segmentation.decoders import Thresholds
-from maemem.segmentation.summary import score_all
 from maemem.stages.predict import SETS
 from maemem.stages.segment import finished_labels
 from maemem.stages.thresholds import fingerprint, methods, tuned_thresholds

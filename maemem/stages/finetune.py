@@ -14,15 +14,15 @@ import numpy as np
 from jax.sharding import Mesh
 
 from maemem import pictures
-from maemem.build.encoders import start_encoder
-from maemem.build.networks import segmentation
-from maemem.build.trainings import EVAL_SEED, check_batches, read_batches, training
-from maemem.build.volumes import Mix, check_sets, open_labelled_mix
+from maemem.assembly.encoders import start_encoder
+from maemem.assembly.networks import segmentation
+from maemem.assembly.trainings import EVAL_SEED, check_batches, read_batches, training
+from maemem.assembly.volumes import Mix, check_sets, open_labelled_mix
 from maemem.checks import check_segmentation
 from maemem.config import Config
-from maemem.data.crops import Crops
-from maemem.data.pipeline import Labels, labelled_reader
-from maemem.objectives.segmentation import Segmentation
+from maemem.data.samples.crops import Crops
+from maemem.data.samples.pipeline import Labels, labelled_reader
+from maemem.learners.supervised import Segmentation
 from maemem.segmentation.decoders import check_grid
 from maemem.training.fit import Evaluate, Training, fit
 from maemem.training.mesh import local_rows, place, replicated

@@ -19,23 +19,23 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import PyTree
 
-from maemem.blockwise.engine import Map, open_workers
-from maemem.blockwise.predict import Predict, predict_volume
-from maemem.blockwise.store import open_prediction
-from maemem.blockwise.tta import average_over_views, share_known
-from maemem.build.networks import (
+from maemem.assembly.networks import (
     intensity_range,
     segmentation,
     segmenter_fields,
     test_time_views,
 )
-from maemem.build.volumes import check_sets, open_raw
+from maemem.assembly.volumes import check_sets, open_raw
+from maemem.blockwise.engine import Map, open_workers
+from maemem.blockwise.predict import Predict, predict_volume
+from maemem.blockwise.store import open_prediction
+from maemem.blockwise.tta import average_over_views, share_known
 from maemem.checks import check_segmentation
 from maemem.config import WORKDIR, Config
-from maemem.data.formats import VoxelSize
-from maemem.data.volumes import Volume, check_voxel_size
+from maemem.data.stores.formats import VoxelSize
+from maemem.data.stores.volumes import Volume, check_voxel_size
 from maemem.geometry import Box, View, format_zyx
-from maemem.objectives.segmentation import Segmentation
+from maemem.learners.supervised import Segmentation
 from maemem.training.checkpoint import read_parameters
 from maemem.training.mesh import batch_sharding, check_divisible, make_mesh, replicated
 from maemem.training.model_folder import is_model

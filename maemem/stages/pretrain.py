@@ -14,14 +14,14 @@ import numpy as np
 from jax.sharding import Mesh
 
 from maemem import pictures
-from maemem.build.encoders import start_encoder
-from maemem.build.networks import reconstruction
-from maemem.build.trainings import EVAL_SEED, check_batches, read_batches, training
-from maemem.build.volumes import Mix, check_sets, open_mix
+from maemem.assembly.encoders import start_encoder
+from maemem.assembly.networks import reconstruction
+from maemem.assembly.trainings import EVAL_SEED, check_batches, read_batches, training
+from maemem.assembly.volumes import Mix, check_sets, open_mix
 from maemem.checks import check_pretraining
 from maemem.config import Config
-from maemem.data.pipeline import crop_reader
-from maemem.objectives.reconstruction import Reconstruction
+from maemem.data.samples.pipeline import crop_reader
+from maemem.learners.mae import Reconstruction
 from maemem.training.fit import Evaluate, Training, fit
 from maemem.training.mesh import local_rows, place, replicated
 from maemem.training.metrics import MetricWriter, read_metrics

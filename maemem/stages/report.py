@@ -17,11 +17,11 @@ import jax
 import numpy as np
 
 from maemem import pictures
+from maemem.assembly.volumes import open_raw, open_scored, scored_box
 from maemem.blockwise.store import open_labels, open_prediction, read_prediction
-from maemem.build.volumes import open_raw, open_scored, scored_box
 from maemem.config import Config
-from maemem.data.damage import read_json
-from maemem.data.formats import VoxelSize
+from maemem.data.stores.damage import read_json
+from maemem.data.stores.formats import VoxelSize
 from maemem.geometry import Box
 from maemem.reporting.errors import (
     Comparison,

@@ -20,7 +20,7 @@ from maemem.blockwise.segment import segment_volume
 from maemem.blockwise.store import Stored, open_labels
 from maemem.checks import check_segmentation
 from maemem.config import Config
-from maemem.data.ledger import tidy
+from maemem.data.stores.ledger import tidy
 from maemem.geometry import Box
 from maemem.reporting.page import NETWORK
 from maemem.segmentation.decoders import Thresholds, check_grid, cutter

@@ -17,20 +17,20 @@ from typing import Any
 
 import numpy as np
 
+from maemem.assembly.networks import target
+from maemem.assembly.volumes import open_raw, read_truth
 from maemem.blockwise.store import Stored, open_prediction
-from maemem.build.networks import target
-from maemem.build.volumes import open_raw, read_truth
 from maemem.config import Config
-from maemem.data.damage import read_json
-from maemem.data.ledger import differences
+from maemem.data.stores.damage import read_json
+from maemem.data.stores.ledger import differences
 from maemem.durable import write_durably
 from maemem.geometry import Box
-from maemem.objectives.affinity import Affinity
+from maemem.learners.targets.affinity import Affinity
 from maemem.reporting.page import NETWORK
-from maemem.segmentation.contingency import contingency
+from maemem.scores.contingency import contingency
+from maemem.scores.summary import score_all
 from maemem.segmentation.decoders import Thresholds, candidates
 from maemem.segmentation.intensity import intensity_affinities
-from maemem.segmentation.summary import score_all
 from maemem.stages.predict import network_digest, network_is_made, network_path
 from maemem.training.model_folder import check_files, is_model
 from maemem.training.progress import progress_bar

@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 
 class Objective(Protocol):
-    """What a network is trained to do; see `maemem.objectives`."""
+    """What a network is trained to do; see `maemem.learners`."""
 
     def init(self, key: Key[Array, ""], crop_zyx: Zyx, /) -> PyTree:
         """The network's first parameters, float32."""

@@ -16,7 +16,7 @@ import tensorstore as ts
 from neuroglancer.json_utils import json_encoder_default
 from neuroglancer.segment_colors import hex_string_from_segment_id
 
-from maemem.data.formats import read_layout
+from maemem.data.stores.formats import read_layout
 from maemem.view.scene import Layer, Scene
 
 log = logging.getLogger(__name__)

@@ -10,11 +10,11 @@ from typing import Literal
 
 import tensorstore as ts
 
+from maemem.assembly.volumes import open_labels as open_truth
+from maemem.assembly.volumes import open_raw, scored_box
 from maemem.blockwise.store import open_labels, open_prediction
-from maemem.build.volumes import open_labels as open_truth
-from maemem.build.volumes import open_raw, scored_box
 from maemem.config import UINT8_RANGE, Config
-from maemem.data.formats import VoxelSize
+from maemem.data.stores.formats import VoxelSize
 from maemem.geometry import Box, Zyx
 from maemem.reporting.errors import Spot
 from maemem.reporting.page import NETWORK

@@ -8,12 +8,12 @@ import pytest
 from scipy import ndimage
 
 from maemem.config import waterz
-from maemem.data.synthetic import make_tissue
-from maemem.objectives.affinity import LEE, NEAREST, Affinity
-from maemem.objectives.bcd import Bcd
-from maemem.segmentation.contingency import contingency
+from maemem.data.sets.synthetic import make_tissue
+from maemem.learners.targets.affinity import LEE, NEAREST, Affinity
+from maemem.learners.targets.bcd import Bcd
+from maemem.scores.contingency import contingency
+from maemem.scores.pairs import variation_of_information
 from maemem.segmentation.decoders import cutter, decode
-from maemem.segmentation.scores import variation_of_information
 from tests.blockwise.segmentations import run
 
 SHAPE, BLOCK = (40, 128, 128), (20, 64, 64)

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from maemem.blockwise.engine import do_blocks, open_workers
-from maemem.data import ledger
+from maemem.data.stores import ledger
 from maemem.geometry import blocks
 from maemem.segmentation.region_graph import Merging
 from tests.blockwise import segmentations
@@ -287,7 +287,7 @@ import sys, time
 from pathlib import Path
 import numpy as np
 from maemem.blockwise.engine import open_workers
-from maemem.data.volumes import open_volume
+from maemem.data.stores.volumes import open_volume
 from maemem.segmentation.region_graph import Merging
 from tests.blockwise import segmentations
 from tests.blockwise.predictions import look_around, run

@@ -12,7 +12,7 @@ import pytest
 
 from maemem.blockwise.predict import predict_volume
 from maemem.blockwise.segment import segment_volume
-from maemem.data.volumes import open_volume
+from maemem.data.stores.volumes import open_volume
 from maemem.geometry import Box
 from maemem.segmentation.region_graph import Merging
 from tests.blockwise.segmentations import SIZE, linked

@@ -13,15 +13,15 @@ import tifffile
 from hypothesis import strategies as st
 
 from maemem.blockwise.store import open_labels
-from maemem.objectives.affinity import LEE, Affinity
+from maemem.learners.targets.affinity import LEE, Affinity
+from maemem.scores.contingency import contingency
+from maemem.scores.pairs import variation_of_information
 from maemem.segmentation.agglomeration import FRAGMENTS, agglomerate, fragments
-from maemem.segmentation.contingency import contingency
 from maemem.segmentation.instances import compact, remove_small
 from maemem.segmentation.intensity import intensity_affinities
 from maemem.segmentation.markers import MarkerThresholds, marker_watershed
 from maemem.segmentation.mutex import mutex_watershed
 from maemem.segmentation.region_graph import SCORES, Merging
-from maemem.segmentation.scores import variation_of_information
 from tests.blockwise.segmentations import START, balls, linked, run, smooth_affinities, write
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from maemem.blockwise import store
-from maemem.data.volumes import open_volume
+from maemem.data.stores.volumes import open_volume
 from maemem.geometry import Box
 from tests.blockwise.volumes import SIZE, grey_values, stored_volume, write_labels
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from maemem.blockwise import store
-from maemem.data import ledger, omezarr
-from maemem.data.volumes import Volume, open_volume
+from maemem.data.stores import ledger, omezarr
+from maemem.data.stores.volumes import Volume, open_volume
 
 SIZE = (30.0, 6.0, 5.0)
 

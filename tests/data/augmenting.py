@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from maemem.data.augment import Augmentation, augment
+from maemem.data.samples.augment import Augmentation, augment
 
 KINDS = (
     *("warp", "rotation", "translation", "slip", "missing_section", "blurred_section"),

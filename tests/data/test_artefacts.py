@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from maemem.data import artefacts
+from maemem.data.sets import artefacts
 
 
 @pytest.mark.parametrize("sections", [3, 4, 8, 9, 40, 41, 200])

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from maemem.data.augment import Augmentation, augment, augment_batch
+from maemem.data.samples.augment import Augmentation, augment, augment_batch
 from tests.data.augmenting import (
     KINDS,
     OFF,

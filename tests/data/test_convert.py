@@ -16,9 +16,9 @@ import tifffile
 import zarr
 from hypothesis import strategies as st
 
-from maemem.data import omezarr
 from maemem.data.convert import convert, converted
-from maemem.data.volumes import open_volume
+from maemem.data.stores import omezarr
+from maemem.data.stores.volumes import open_volume
 
 SIZE = (30.0, 6.0, 5.0)
 SHAPE = (11, 70, 45)

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from maemem.data import crops
-from maemem.data.crops import check_crops, check_disjoint, draw_crops
-from maemem.data.volumes import Volume
+from maemem.data.samples import crops
+from maemem.data.samples.crops import check_crops, check_disjoint, draw_crops
+from maemem.data.stores.volumes import Volume
 from maemem.geometry import Box
 
 SIZES = st.tuples(st.integers(1, 9), st.integers(1, 300), st.integers(1, 10**6))

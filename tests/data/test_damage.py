@@ -22,9 +22,9 @@ import tifffile
 from hypothesis import strategies as st
 
 from maemem.data.convert import convert
-from maemem.data.pipeline import batches, crop_reader
-from maemem.data.readers import open_source
-from maemem.data.volumes import open_volume
+from maemem.data.samples.pipeline import batches, crop_reader
+from maemem.data.stores.readers import open_source
+from maemem.data.stores.volumes import open_volume
 from maemem.geometry import Box
 
 SIZE = (30.0, 6.0, 5.0)

@@ -4,7 +4,7 @@ import numpy as np
 import tifffile
 
 from maemem.data.convert import convert
-from maemem.data.datasets import open_dataset
+from maemem.data.sets.datasets import open_dataset
 
 IMAGE = np.random.default_rng(0).integers(0, 255, (5, 16, 20), np.uint8)
 

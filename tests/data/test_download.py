@@ -5,7 +5,7 @@ import hashlib
 import numpy as np
 import pytest
 
-from maemem.data.download import download
+from maemem.data.sets.download import download
 from tests.data.homes import open_home
 
 CONTENT = np.random.default_rng(0).bytes(2_500_000)

@@ -16,10 +16,10 @@ import pytest
 import tensorstore as ts
 from hypothesis import strategies as st
 
-from maemem.data import ledger, omezarr
 from maemem.data.export import _read_source, export
-from maemem.data.pyramid import chunk_shape, coarser, pyramid
-from maemem.data.volumes import open_volume
+from maemem.data.stores import ledger, omezarr
+from maemem.data.stores.pyramid import chunk_shape, coarser, pyramid
+from maemem.data.stores.volumes import open_volume
 from maemem.geometry import Box
 
 SIZE = (30.0, 6.0, 5.0)

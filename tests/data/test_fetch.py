@@ -15,12 +15,12 @@ import tifffile
 from PIL import Image
 
 from maemem.data import convert
-from maemem.data.archives import unpack
-from maemem.data.catalogue import CATALOGUE
 from maemem.data.fetch import about, fetch, find, main
-from maemem.data.products import Download, Product, PublicDataset
-from maemem.data.relabel import Encoding
-from maemem.data.volumes import open_volume
+from maemem.data.sets.archives import unpack
+from maemem.data.sets.catalogue import CATALOGUE
+from maemem.data.sets.products import Download, Product, PublicDataset
+from maemem.data.sets.relabel import Encoding
+from maemem.data.stores.volumes import open_volume
 from tests.data.homes import open_home
 from tests.runs import REPOSITORY
 

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from maemem.data import intensities
+from maemem.data.samples import intensities
 from tests.data.augmenting import SHAPE, drawn, noise_image
 
 

@@ -5,7 +5,7 @@ import pathlib
 
 import pytest
 
-from maemem.data import ledger
+from maemem.data.stores import ledger
 from maemem.durable import write_durably
 from maemem.geometry import blocks
 

@@ -8,9 +8,9 @@ import tensorstore as ts
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maemem.data.crops import draw_crops
-from maemem.data.pipeline import Labels, batches, crop_reader, labelled_reader, renumber
-from maemem.data.volumes import Volume
+from maemem.data.samples.crops import draw_crops
+from maemem.data.samples.pipeline import Labels, batches, crop_reader, labelled_reader, renumber
+from maemem.data.stores.volumes import Volume
 from maemem.geometry import Box
 
 CROP = (4, 16, 12)

@@ -9,8 +9,8 @@ import pytest
 import tifffile
 
 from maemem.data.convert import convert
-from maemem.data.readers import is_foreign
-from maemem.data.volumes import open_volume
+from maemem.data.stores.readers import is_foreign
+from maemem.data.stores.volumes import open_volume
 
 SIZE = (30.0, 6.0, 5.0)
 SHAPE = (11, 70, 45)

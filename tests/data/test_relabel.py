@@ -10,7 +10,7 @@ import tifffile
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from maemem.data.relabel import bodies, colour_ids, components, linked_components
+from maemem.data.sets.relabel import bodies, colour_ids, components, linked_components
 
 DATA = Path(os.environ.get("MAEMEM_DATA", Path(__file__).parents[3] / "shared/data"))
 

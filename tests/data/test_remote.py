@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from maemem.data import formats, ledger
 from maemem.data.export import export
-from maemem.data.volumes import open_url, open_volume
+from maemem.data.stores import formats, ledger
+from maemem.data.stores.volumes import open_url, open_volume
 from tests import buckets, runs
 from tests.blockwise.volumes import SIZE, grey_values, stored_volume
 

@@ -11,7 +11,7 @@ import pytest
 
 from maemem.data.convert import convert
 from maemem.data.export import export
-from maemem.data.volumes import open_volume
+from maemem.data.stores.volumes import open_volume
 from tests.blockwise.volumes import grey_values, stored_volume
 
 SHAPE = (6, 70, 90)
@@ -89,7 +89,7 @@ def test_a_conversion_of_a_volume_that_was_replaced_is_refused(volume, tmp_path,
     options = {"chunk_zyx": (2, 32, 32), "shard_zyx": (2, 32, 32), "progress": False}
     source, output = str(volume), str(tmp_path / "out.zarr")
     with monkeypatch.context() as patch:
-        patch.setattr("maemem.data.ledger.publish", interrupted)
+        patch.setattr("maemem.data.stores.ledger.publish", interrupted)
         with pytest.raises(KeyboardInterrupt):
             convert(source, output, **options)
     stored_volume(volume, np.zeros(SHAPE, np.uint8))

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from maemem.data import artefacts
-from maemem.data.synthetic import Tissue, make_tissue
+from maemem.data.sets import artefacts
+from maemem.data.sets.synthetic import Tissue, make_tissue
 
 SHAPE = (32, 128, 128)
 VOXEL_NM = (30.0, 6.0, 6.0)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tensorstore as ts
 
-from maemem.data.volumes import open_volume, shared_context
+from maemem.data.stores.volumes import open_volume, shared_context
 from maemem.geometry import Box
 
 SHAPE = (5, 6, 7)

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from maemem.data import warps
-from maemem.data.augment import augment_batch
+from maemem.data.samples import warps
+from maemem.data.samples.augment import augment_batch
 from tests.data.augmenting import (
     OFF,
     SHAPE,

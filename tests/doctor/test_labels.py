@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from maemem.data.synthetic import make_tissue
+from maemem.data.sets.synthetic import make_tissue
 from maemem.doctor.labels import best_fit, flat_share, labels, parts_of_each, shift
 
 

@@ -15,7 +15,7 @@ import pytest
 from maemem.blockwise import pieces
 from maemem.blockwise.segment import segment_volume
 from maemem.config import affinity, bcd, markers, mutex, waterz
-from maemem.data.synthetic import make_tissue
+from maemem.data.sets.synthetic import make_tissue
 from maemem.doctor import machine
 from maemem.doctor.samples import SURE, UNSURE, made_up
 from maemem.doctor.segmentations import (

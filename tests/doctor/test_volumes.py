@@ -14,7 +14,7 @@ from PIL import Image
 
 from maemem.config import pretraining, volume
 from maemem.data.convert import convert
-from maemem.data.synthetic import make_tissue
+from maemem.data.sets.synthetic import make_tissue
 from maemem.doctor import readers
 from maemem.doctor.volumes import axes, chunks, intensities, look_of_axes, middle, sections
 

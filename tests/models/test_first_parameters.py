@@ -9,9 +9,9 @@ from flax import traverse_util
 
 from maemem.models.first_parameters import first_parameters
 from maemem.models.mae import MaskedAutoencoder
+from maemem.models.segmenters.unet import ResidualUnet
+from maemem.models.segmenters.unetr import Unetr
 from maemem.models.stacking import stack_blocks, unstack_blocks
-from maemem.models.unet import ResidualUnet
-from maemem.models.unetr import Unetr
 
 DEPTH = 12
 NETWORKS = {

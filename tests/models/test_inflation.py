@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from maemem.models.encoder import Encoder
+from maemem.models.encoders.vit import Encoder
 from maemem.models.inflation import inflate
 from tests.models.vit import (
     DEPTH,

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from maemem.build.networks import compute
+from maemem.assembly.networks import compute
 from maemem.config import pretraining
 from maemem.models.layers import Block, Compute, attend
 from maemem.models.mae import MaskedAutoencoder

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from maemem.models.layers import Compute
-from maemem.models.unet import ResidualUnet
+from maemem.models.segmenters.unet import ResidualUnet
 from tests.models.parameters import random_variables
 
 CROP, PATCH = (2, 8, 8), (1, 4, 4)

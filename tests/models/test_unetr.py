@@ -8,11 +8,11 @@ import pytest
 from flax import linen as nn
 from flax import traverse_util
 
-from maemem.models.encoder import Encoder
+from maemem.models.encoders.vit import Encoder
 from maemem.models.layers import Compute
 from maemem.models.mae import MaskedAutoencoder
+from maemem.models.segmenters.unetr import Unetr, skips
 from maemem.models.stacking import stack_blocks
-from maemem.models.unetr import Unetr, skips
 from maemem.models.variants import ENCODERS
 from tests.models.parameters import random_variables
 

@@ -4,10 +4,10 @@ import waterz
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from maemem.scores.contingency import contingency
+from maemem.scores.pairs import adapted_rand, variation_of_information
 from maemem.segmentation.agglomeration import agglomerate, fragments
-from maemem.segmentation.contingency import contingency
 from maemem.segmentation.instances import compact
-from maemem.segmentation.scores import adapted_rand, variation_of_information
 
 
 def x_affinities(*values):

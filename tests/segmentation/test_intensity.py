@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 import tifffile
 
+from maemem.scores.contingency import contingency
+from maemem.scores.pairs import variation_of_information
 from maemem.segmentation.agglomeration import agglomerate, fragments
-from maemem.segmentation.contingency import contingency
 from maemem.segmentation.intensity import intensity_affinities
-from maemem.segmentation.scores import variation_of_information
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])

@@ -4,11 +4,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from maemem.config import mutex
-from maemem.objectives.affinity import LEE
-from maemem.segmentation.contingency import contingency
+from maemem.learners.targets.affinity import LEE
+from maemem.scores.contingency import contingency
+from maemem.scores.pairs import variation_of_information
 from maemem.segmentation.decoders import candidates
 from maemem.segmentation.mutex import mutex_watershed
-from maemem.segmentation.scores import variation_of_information
 
 NEAREST = ((-1, 0, 0), (0, -1, 0), (0, 0, -1))
 LONG = (*NEAREST, (0, 0, -3))

@@ -13,7 +13,7 @@ import zarr
 
 from maemem.blockwise.store import read_labels
 from maemem.config import bcd, everything, pretraining, segmenting
-from maemem.data.datasets import open_dataset
+from maemem.data.sets.datasets import open_dataset
 from maemem.doctor.examination import examine
 from maemem.export_model import export_model
 from maemem.stages import predict, segment

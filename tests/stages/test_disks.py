@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from maemem.data.convert import convert
-from maemem.data.volumes import open_volume
+from maemem.data.stores.volumes import open_volume
 from maemem.training.checkpoint import Checkpoints
 from tests import disks, runs
 from tests.blockwise import predictions

@@ -9,8 +9,8 @@ import time
 
 import pytest
 
+from maemem.assembly.volumes import open_raw
 from maemem.blockwise.engine import open_workers
-from maemem.build.volumes import open_raw
 from maemem.stages import predict
 from tests import runs
 from tests.blockwise.test_killed_workers import busy

@@ -3,9 +3,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from maemem.models.unet import ResidualUnet
-from maemem.objectives.affinity import NEAREST, Affinity
-from maemem.objectives.segmentation import Segmentation
+from maemem.learners.supervised import Segmentation
+from maemem.learners.targets.affinity import NEAREST, Affinity
+from maemem.models.segmenters.unet import ResidualUnet
 from maemem.stages import predict
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from maemem import pictures
+from maemem.assembly.volumes import open_raw, read_truth
 from maemem.blockwise.store import read_labels
-from maemem.build.volumes import open_raw, read_truth
 from maemem.config import Config, volume
 from maemem.stages import report
 from tests import results

@@ -11,7 +11,7 @@ import pytest
 from maemem.blockwise.store import open_prediction, read_labels
 from maemem.config import bcd, markers
 from maemem.geometry import blocks
-from maemem.segmentation.contingency import contingency
+from maemem.scores.contingency import contingency
 from maemem.stages import evaluate, finetune, predict, segment
 from maemem.stages.thresholds import check_thresholds, methods
 from maemem.training.checkpoint import read_parameters

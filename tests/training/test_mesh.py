@@ -28,7 +28,7 @@ assert rows == [[2 * i, 2 * i + 1] for i in range(8)], rows
 _FIRST_STATE = """
 import jax, optax
 from maemem.models.mae import MaskedAutoencoder
-from maemem.objectives.reconstruction import Reconstruction
+from maemem.learners.mae import Reconstruction
 from maemem.training.mesh import make_mesh
 from maemem.training.step import state_maker
 

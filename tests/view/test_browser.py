@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorstore as ts
 
-from maemem.data.volumes import open_volume
+from maemem.data.stores.volumes import open_volume
 from maemem.view import browser
 from maemem.view.scene import Layer, read_scene
 from tests.view.volumes import SIZE, volumes, zarr

@@ -5,7 +5,7 @@ import shutil
 import numpy as np
 import pytest
 
-from maemem.build.volumes import open_labels, open_raw
+from maemem.assembly.volumes import open_labels, open_raw
 from maemem.view.scene import read_scene
 from maemem.workdir import read_config
 

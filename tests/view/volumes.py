@@ -2,7 +2,7 @@
 
 import tensorstore as ts
 
-from maemem.data.volumes import open_volume
+from maemem.data.stores.volumes import open_volume
 
 SIZE = (40.0, 8.0, 4.0)
 

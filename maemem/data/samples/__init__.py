@@ -1,0 +1,1 @@
+"""Training samples: crops, the input pipeline, augmentation."""

@@ -1,0 +1,1 @@
+"""Data sets: the public catalogue, fetching, synthetic tissue."""

@@ -1,0 +1,1 @@
+"""Volumes on disk: formats, reading, conversion, pyramids."""

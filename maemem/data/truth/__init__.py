@@ -1,0 +1,1 @@
+"""What a region is known to hold: label volumes."""

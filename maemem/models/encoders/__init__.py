@@ -1,0 +1,1 @@
+"""Networks that turn an image into levels of features, one file each."""

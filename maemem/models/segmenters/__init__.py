@@ -1,0 +1,1 @@
+"""Networks that turn an encoder's levels into logits, one file each."""

@@ -1,0 +1,1 @@
+"""Scores of a segmentation against the truth, one file each."""

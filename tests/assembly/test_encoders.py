@@ -1,0 +1,104 @@
+"""What a network starts from, as a config names it."""
+
+import json
+import logging
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from maemem.assembly.encoders import read_2d, start_encoder
+from maemem.assembly.networks import reconstruction
+from maemem.models.inflation import inflate
+from tests import runs
+from tests.models import vit
+
+FIELDS = {
+    "model__patch_zyx": (2, vit.PATCH, vit.PATCH),
+    "model__plane_yx": (vit.SIDE, vit.SIDE),
+    "model__encoder__width": vit.WIDTH,
+    "model__encoder__depth": vit.DEPTH,
+    "model__encoder__heads": vit.HEADS,
+    "model__rotary": False,
+}
+
+
+@pytest.fixture
+def file(tmp_path):
+    """Published 2-D weights, and what lies beside them."""
+    save_file(vit.renamed(vit.weights()), tmp_path / "model.safetensors")
+    beside = {"num_attention_heads": vit.HEADS, "hidden_act": "gelu"}
+    (tmp_path / "config.json").write_text(json.dumps(beside))
+    normalised = {"image_mean": vit.MEAN, "image_std": vit.STD}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(normalised))
+    return tmp_path / "model.safetensors"
+
+
+def expected():
+    """The encoder of `file`, in patches of two sections."""
+    patch = (2, vit.PATCH, vit.PATCH)
+    return inflate(vit.weights(), patch, "centre", mean=vit.MEAN, std=vit.STD)
+
+
+@pytest.mark.parametrize("scan", [False, True])
+def test_a_network_starts_from_2d_weights(file, tmp_path, caplog, scan):
+    config = runs.config(**FIELDS, model__scan=scan)
+    objective = reconstruction(config)
+    like = jax.eval_shape(lambda key: objective.init(key, config.data.crop_zyx), jax.random.key(0))
+    params = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), like)
+    with caplog.at_level(logging.INFO, "maemem"):
+        started = start_encoder(params, config, str(file), tmp_path)
+    assert f"mean {list(vit.MEAN)}" in caplog.text
+    assert "none missing" in caplog.text
+    found, wanted = started["encoder"], expected()
+    blocks = wanted["transformer"].pop("block_00"), wanted["transformer"].pop("block_01")
+    if scan:
+        both = jax.tree.map(lambda *leaves: np.stack(leaves), *blocks)
+        jax.tree.map(np.testing.assert_array_equal, found["transformer"].pop("blocks"), both)
+    else:
+        for name, block in zip(("block_00", "block_01"), blocks, strict=True):
+            jax.tree.map(np.testing.assert_array_equal, found["transformer"].pop(name), block)
+    jax.tree.map(np.testing.assert_array_equal, found, wanted)
+
+
+def test_weights_without_a_word_about_pixels_take_them_from_minus_one_to_one(file):
+    (file.parent / "preprocessor_config.json").unlink()
+    found = read_2d(file, runs.config(**FIELDS))
+    wanted = inflate(vit.weights(), (2, vit.PATCH, vit.PATCH), "centre")
+    jax.tree.map(np.testing.assert_array_equal, found, wanted)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"model__plane_yx": ()}, r"knows 3x3 places.*set --config\.model\.plane_yx=3,3"),
+        ({"model__encoder__heads": 4}, "has 2 attention heads, and model.encoder.heads is 4"),
+        ({"model__patch_zyx": (1, 8, 8)}, "patches of 4x4 pixels"),
+    ],
+)
+def test_2d_weights_that_do_not_fit_are_refused(file, fields, message):
+    with pytest.raises(ValueError, match=message):
+        read_2d(file, runs.config(**FIELDS | fields))
+
+
+def test_a_file_of_something_else_is_refused(tmp_path):
+    (tmp_path / "other.safetensors").write_text("no tensors")
+    with pytest.raises(ValueError, match="cannot be read as safetensors"):
+        read_2d(tmp_path / "other.safetensors", runs.config(**FIELDS))
+
+
+@pytest.mark.slow
+def test_a_whole_run_starts_from_2d_weights(file, tmp_path):
+    fields = FIELDS | {"model__patch_zyx": "(2,4,4)", "model__plane_yx": "3,3"}
+    fields |= {"model__channels": "(4,8)", "data__crop_zyx": "(2,16,16)", "pretrain__steps": 4}
+    fields |= {"pretrain__masking__decoded": 4, "predict__stride_zyx": "(2,16,16)"}
+    fields |= {"finetune__steps": 2, "finetune__layer_decay": 0.7}
+    stages = "('pretrain','finetune','predict')"
+    printed = runs.run(tmp_path, **fields, stages=stages, pretrain__encoder=str(file))
+    assert f"from {file}: " in printed
+    assert f"from {tmp_path}/pretrain/checkpoints/4: " in printed
+    gain = runs.parameters(tmp_path, 4)["params/encoder/plane/depth_gain"]
+    assert np.abs(gain).max() > 0
+    assert (tmp_path / "predict" / "test" / "labelled.zarr").exists()
