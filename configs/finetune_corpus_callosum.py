@@ -36,7 +36,6 @@ def get_config(variant: str = "large"):
         voxel_size_nm=nm,
     )
     config.model.encoder = transformer(*ENCODERS[variant])
-    config.model.scan = variant == "large"
     config.objective = bcd()
     config.finetune.steps = 200_000
     config.segment = markers()

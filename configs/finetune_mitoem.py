@@ -39,7 +39,6 @@ def get_config(variant: str = ""):
         config.data[name][tissue] = volume(f"{folder}/im.zarr", region=region, **fields)
     if "large" in chosen:
         config.model.encoder = transformer(*ENCODERS["large"])
-        config.model.scan = True
     config.objective = bcd(distance=False)
     config.finetune.min_foreground = 0.01
     config.segment = markers(distance=False)

@@ -48,7 +48,6 @@ def get_config(variant: str = ""):
     config.evaluate.lone_background = True
     if "large" in chosen:
         config.model.encoder = transformer(*ENCODERS["large"])
-        config.model.scan = True
     if "bcd" in chosen:
         config.objective = bcd()
         config.objective.remove_borders = True

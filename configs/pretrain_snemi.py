@@ -27,7 +27,6 @@ def get_config(variant: str = "base"):
     if variant not in ENCODERS:
         raise ValueError(f"variant {variant!r} is unknown; choose one of {list(ENCODERS)}")
     config.model.encoder = transformer(*ENCODERS[variant])
-    config.model.scan = variant == "large"
     config.data.train.ac4 = volume(
         "snemi3d/train-input.zarr", voxel_size_nm=(30.0, 6.0, 6.0), region="0:90, :, :"
     )

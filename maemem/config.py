@@ -123,7 +123,6 @@ def _common() -> Config:
     # middle one) or "average" (a part in each).
     config.model.inflation = "centre"
     config.model.dtype = "auto"  # Of compute. auto: bfloat16 on GPU and TPU, float32 on CPU.
-    config.model.scan = False  # Loop over stacked blocks: compiles faster, for deep models.
 
     config.runtime = ConfigDict()
     config.runtime.remat = False  # Recompute activations in the backward pass, to save memory.

@@ -14,7 +14,6 @@ from jaxtyping import PyTree
 from maemem.assembly.networks import ENCODER_FIELDS
 from maemem.config import WORKDIR, Config
 from maemem.models.inflation import inflate
-from maemem.models.stacking import stack_blocks, unstack_blocks
 from maemem.training.checkpoint import read_parameters
 from maemem.training.transfer import transfer_encoder
 from maemem.workdir import check_network
@@ -45,8 +44,7 @@ def start_encoder(params: PyTree, config: Config, encoder: str, workdir: pathlib
     else:
         source, found = read_parameters(path, "pretrain")
         check_network(config, found, ENCODER_FIELDS)
-    arranged = stack_blocks if config.model.scan else unstack_blocks
-    return transfer_encoder(params, arranged(source), str(found))
+    return transfer_encoder(params, source, str(found))
 
 
 def read_2d(path: pathlib.Path, config: Config) -> PyTree:

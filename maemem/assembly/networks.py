@@ -49,7 +49,7 @@ def compute(config: Config, *sizes: Config) -> Compute:
     elif platform == "cpu" and jax.device_count() == 1:
         attention = "sequential"
     convolution, gelu = ("folded", "recomputed") if platform == "cpu" else ("xla", "xla")
-    return Compute(dtype, config.runtime.remat, config.model.scan, attention, convolution, gelu)
+    return Compute(dtype, config.runtime.remat, attention, convolution, gelu)
 
 
 def _cudnn_attends(sizes: Sequence[Config]) -> bool:

@@ -30,7 +30,6 @@ class Compute:
     Attributes:
       dtype: of activations and matrix products. Parameters, norms and softmax stay float32.
       remat: recompute each block's activations in the backward pass instead of keeping them.
-      scan: one compiled block looped over stacked parameters: compiles faster, for deep models.
       attention: `xla` or `cudnn`, as `jax.nn.dot_product_attention` knows them (`cudnn` is the
         fused kernel of NVIDIA GPUs, for bfloat16); or `sequential`, for a CPU: where the logits of
         a batch would not stay in the processor's cache, one crop after the other.
@@ -42,7 +41,6 @@ class Compute:
 
     dtype: Any = jnp.float32
     remat: bool = False
-    scan: bool = False
     attention: Literal["xla", "cudnn", "sequential"] = "xla"
     convolution: ConvolutionForm = "xla"
     gelu: Literal["xla", "recomputed"] = "xla"
@@ -130,18 +128,9 @@ class Transformer(nn.Module):
     def __call__(self, tokens: Tokens, rotation: Rotation | None = None) -> list[Tokens]:
         """The tokens after each block, the last of them normed."""
         block = nn.remat(Block) if self.compute.remat else Block
-        if self.compute.scan:
-            row = nn.scan(
-                lambda module, carry, _: (module(carry, rotation),) * 2,
-                variable_axes={"params": 0},
-                split_rngs={"params": True},
-                length=self.depth,
-            )
-            tokens, states = row(block(self.heads, self.compute, name="blocks"), tokens, None)
-        else:
-            states = []
-            block = nn.jit(block)  # Blocks are alike, so that they are traced and lowered once.
-            for i in range(self.depth):
-                tokens = block(self.heads, self.compute, name=f"block_{i:02d}")(tokens, rotation)
-                states.append(tokens)
+        block = nn.jit(block)  # Blocks are alike: they are traced and lowered once.
+        states = []
+        for i in range(self.depth):
+            tokens = block(self.heads, self.compute, name=f"block_{i:02d}")(tokens, rotation)
+            states.append(tokens)
         return [*states[:-1], layer_norm(self.compute, name="norm")(tokens)]
