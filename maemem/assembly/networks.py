@@ -151,7 +151,7 @@ def segmenter_fields(config: Config) -> tuple[str, ...]:
     return ("objective.kind", *seen)
 
 
-def test_time_views(config: Config, voxel_size_nm: VoxelSize) -> list[View]:
+def tta_views(config: Config, voxel_size_nm: VoxelSize) -> list[View]:
     """The views of a window that predictions are averaged over.
 
     `flips` are those along y and x, `turns` also swap these two; `all` also flips z, and permutes
