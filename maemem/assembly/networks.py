@@ -48,8 +48,8 @@ def compute(config: Config, *sizes: Config) -> Compute:
         attention = "cudnn"
     elif platform == "cpu" and jax.device_count() == 1:
         attention = "sequential"
-    convolution, gelu = ("folded", "recomputed") if platform == "cpu" else ("xla", "xla")
-    return Compute(dtype, config.runtime.remat, config.model.scan, attention, convolution, gelu)
+    convolution = "folded" if platform == "cpu" else "xla"
+    return Compute(dtype, config.runtime.remat, config.model.scan, attention, convolution)
 
 
 def _cudnn_attends(sizes: Sequence[Config]) -> bool:

@@ -5,9 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from maemem.assembly.networks import compute
-from maemem.config import pretraining
-from maemem.models.layers import Block, Compute, attend
+from maemem.models.layers import Compute, attend
 from maemem.models.mae import MaskedAutoencoder
 from maemem.models.masking import mask_tokens
 from maemem.models.stacking import stack_blocks
@@ -143,27 +141,3 @@ def test_any_crop_that_patches_tile():
     variables = model.init(jax.random.key(0), image, visible, masked)
     larger = jnp.zeros((1, 8, 32, 24, 1))
     assert model.apply(variables, larger, method="encode").shape == (1, 8 * 4 * 3, 48)
-
-
-def test_a_block_that_recomputes_gelu_keeps_less():
-    tokens = jax.random.normal(jax.random.key(0), (2, 6, 8))
-    plain, recomputing = (Block(2, Compute(gelu=form)) for form in ("xla", "recomputed"))
-    params = plain.init(jax.random.key(1), tokens)
-    (value, pull), (again, pull_again) = (
-        jax.vjp(lambda params, block=block: block.apply(params, tokens), params)
-        for block in (plain, recomputing)
-    )
-    np.testing.assert_array_equal(value, again)
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
-        *(each(value) for each in (pull, pull_again)),
-    )
-    kept, kept_again = (
-        sum(leaf.nbytes for leaf in jax.tree.leaves(each)) for each in (pull, pull_again)
-    )
-    hidden = 4 * tokens.nbytes
-    assert kept - kept_again >= 2 * hidden
-
-
-def test_gelu_is_recomputed_on_a_cpu():
-    assert compute(pretraining()).gelu == "recomputed"
