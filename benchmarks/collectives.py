@@ -55,8 +55,6 @@ def main(argv: list[str]) -> None:
 
 def moved(config: Config, fsdp: bool) -> dict:
     """Bytes of a step over all devices: of the parameters, of those that are split, and moved."""
-    with config.unlocked():
-        config.model.scan = False  # What a loop moves would be counted once.
     objective, mesh = reconstruction(config), make_mesh()
     like, _, step = step_of(
         lambda key: objective.init(key, config.data.crop_zyx), objective.loss, ADAMW, mesh, fsdp

@@ -39,7 +39,7 @@ def main(argv: list[str]) -> None:
 def planned(config: Config, batch: int, remat: bool) -> dict[str, float]:
     """GB of a step: of its state, and beside it."""
     with config.unlocked():
-        config.model.scan, config.model.dtype, config.runtime.remat = True, "bfloat16", remat
+        config.model.dtype, config.runtime.remat = "bfloat16", remat
     objective = reconstruction(config)
     compute = dataclasses.replace(objective.model.compute, dtype=jnp.bfloat16)
     objective = dataclasses.replace(

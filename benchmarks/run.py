@@ -43,7 +43,6 @@ from absl import app, flags
 from benchmarks.comparisons import COMPARISONS, Comparison
 from benchmarks.race import DEVICES, ROOT, Side, busy_cores, check, columns, race, summary
 from benchmarks.table import QUIET, processor, sections, surroundings, write
-from maemem.memory import HUGE_PAGES
 
 _REPEATS = flags.DEFINE_integer("repeats", 7, "Turns of each side.", lower_bound=1)
 _SMOKE = flags.DEFINE_bool("smoke", False, "One turn of tiny work.")
@@ -154,7 +153,7 @@ def sides_of(
             sys.executable,
             f"benchmarks.ours.{comparison.ours}",
             work,
-            {**environment, **HUGE_PAGES},  # As the command sets for itself.
+            environment,
         ),
         "peer": Side(python, f"benchmarks.peers.{comparison.peer}", work, environment),
         "ceiling": Side(sys.executable, name, ceiling, environment),

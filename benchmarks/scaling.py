@@ -27,7 +27,6 @@ from matplotlib.ticker import EngFormatter
 
 from benchmarks.comparisons import BASE, COMPARISONS
 from benchmarks.race import ROOT, Side, race
-from maemem.memory import HUGE_PAGES
 
 _REPEATS = flags.DEFINE_integer("repeats", 3, "Times that a point is measured.", lower_bound=1)
 _OUTPUT = flags.DEFINE_string("output", str(ROOT / "docs"), "Where scaling.json and .png go.")
@@ -125,7 +124,7 @@ def measured(series: Series, point: float) -> dict[str, float]:
         work = {**series.work, **series.varied(point)}
         if "folder" in work:
             work["folder"] = folder
-        side = Side(sys.executable, f"benchmarks.ours.{series.module}", work, HUGE_PAGES)
+        side = Side(sys.executable, f"benchmarks.ours.{series.module}", work)
         said = race({"ours": side}, os.cpu_count() or 1, _REPEATS.value)["ours"]
     row = {"seconds": statistics.median(said["seconds"]), "peak_gib": said["peak_gib"]}
     print(f"{series.label} {point:g}: {row}", flush=True)

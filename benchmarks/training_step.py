@@ -32,7 +32,6 @@ from benchmarks.ours.training import ADAMW, random_crops, training
 from maemem.assembly.networks import reconstruction
 from maemem.config import Config
 from maemem.geometry import format_zyx
-from maemem.memory import use_huge_pages
 from maemem.models.layers import Compute
 
 _CONFIG = config_flags.DEFINE_config_file("config", "configs/pretrain_snemi.py", "What to time.")
@@ -43,7 +42,6 @@ _PRODUCT = flags.DEFINE_integer("product", 2048, "Width of the matrices of the p
 
 
 def main(argv: list[str]) -> None:
-    use_huge_pages()
     config = _CONFIG.value
     objective = reconstruction(config)
     shape = (_BATCH.value, *config.data.crop_zyx)
@@ -95,7 +93,7 @@ def product_operations(config: Config, shape: tuple[int, int, int, int]) -> int:
     """Multiplications and additions of all matrix products of a step, and of nothing else."""
     z, y, x = shape[1:]
     with config.unlocked():
-        config.model.scan = config.runtime.remat = False
+        config.runtime.remat = False
     objective = reconstruction(config)
     plain = dataclasses.replace(objective.model, compute=Compute())
     objective = dataclasses.replace(objective, model=plain)

@@ -12,7 +12,6 @@ library.
 
 from __future__ import annotations
 
-import gc
 import importlib
 import importlib.metadata
 import json
@@ -26,10 +25,7 @@ def main() -> None:
     replies = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # What libraries print must not come between.
     limit_cores(int(os.environ["OMP_NUM_THREADS"]))
-    gc.disable()  # As maemem's command does while it imports; so both sides may.
     module = importlib.import_module(sys.argv[1])
-    gc.freeze()
-    gc.enable()
     step, facts = module.prepare(**json.loads(sys.argv[2]))
     step()
     print(json.dumps({"ready": True}), file=replies)

@@ -29,7 +29,6 @@ from maemem.blockwise import store
 from maemem.blockwise.engine import Map, open_workers
 from maemem.geometry import Box, Zyx, blocks
 from maemem.logs import log_to_terminal
-from maemem.memory import use_huge_pages
 
 _PROCESSES = flags.DEFINE_integer("processes", 2, "How many, beside one.", lower_bound=2)
 _REPEATS = flags.DEFINE_integer("repeats", 3, "Times that both segment it.", lower_bound=1)
@@ -80,7 +79,6 @@ def spread(ratios: Sequence[float]) -> str:
 
 def main(argv: list[str]) -> None:
     del argv
-    use_huge_pages()
     log_to_terminal()
     cores = os.sched_getaffinity(0)
     with tempfile.TemporaryDirectory() as name:

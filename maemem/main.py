@@ -17,7 +17,6 @@ from ml_collections import config_flags
 
 from maemem.interrupts import ignore_sigterm, interrupt_at_sigterm, interrupted_status
 from maemem.logs import log_to_terminal
-from maemem.memory import compute_on_calling_thread, use_huge_pages, without_garbage_collection
 from maemem.packaged import with_config_path
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -33,19 +32,17 @@ def main(argv: list[str]) -> None:
     """Locks the config, joins the cluster if there is one, claims the workdir and runs."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
-    use_huge_pages()
     log_to_terminal()
 
     # Imported late: a misspelt flag should not have to wait for JAX.
-    with without_garbage_collection():
-        import jax
-        from jax.errors import JaxRuntimeError
+    import jax
+    from jax.errors import JaxRuntimeError
 
-        from maemem.stages import evaluate, finetune, predict, pretrain, report, segment
-        from maemem.stages.thresholds import check_thresholds
-        from maemem.training.loop import NonFiniteLoss
-        from maemem.training.mesh import join_cluster, lost_others, on_first_process
-        from maemem.workdir import cache_compilations, claim_workdir, timed, workdir_folder
+    from maemem.stages import evaluate, finetune, predict, pretrain, report, segment
+    from maemem.stages.thresholds import check_thresholds
+    from maemem.training.loop import NonFiniteLoss
+    from maemem.training.mesh import join_cluster, lost_others, on_first_process
+    from maemem.workdir import cache_compilations, claim_workdir, timed, workdir_folder
 
     modules = (pretrain, finetune, predict, segment, evaluate, report)
     stages = {module.__name__.split(".")[-1]: module.run for module in modules}
@@ -59,8 +56,6 @@ def main(argv: list[str]) -> None:
                 f"--config.stages=\"('predict','segment')\""
             )
         join_cluster()
-        if not jax.distributed.is_initialized():
-            compute_on_calling_thread()
         alone = [name for name in config.stages if name not in ("pretrain", "finetune")]
         if alone and jax.process_count() > 1:
             raise ValueError(

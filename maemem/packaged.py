@@ -5,13 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 _PREFIX = "maemem:"
-
-
-def config_folder() -> Path:
-    """Where they are: in a wheel inside the package, in a checkout beside it."""
-    package = Path(__file__).parent
-    inside = package / "configs"
-    return inside if inside.is_dir() else package.parent / "configs"
+# In a checkout a link to the folder beside the package.
+_FOLDER = Path(__file__).parent / "configs"
 
 
 def config_path(given: str) -> str:
@@ -23,10 +18,10 @@ def config_path(given: str) -> str:
     Raises:
       ValueError: if there is no such config.
     """
-    names = sorted(path.stem for path in config_folder().glob("*.py"))
+    names = sorted(path.stem for path in _FOLDER.glob("*.py"))
     name, colon, variant = given.removeprefix(_PREFIX).partition(":")
     packaged = given.startswith(_PREFIX)
-    file = config_folder() / f"{name}.py" if packaged else Path(name)
+    file = _FOLDER / f"{name}.py" if packaged else Path(name)
     if not (name in names if packaged else file.is_file()):
         raise ValueError(
             f"there is no config {given}; give the path of one, or choose from "

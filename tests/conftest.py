@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import tempfile
 
 import pytest
 from jaxtyping import install_import_hook
@@ -25,7 +26,9 @@ REPOSITORY = pathlib.Path(__file__).parents[1]
 
 def pytest_configure(config: pytest.Config) -> None:
     """Lets all tests, and the runs that they start, compile fast and share what XLA compiled."""
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(config.cache.mkdir("compiled")))
+    cache = getattr(config, "cache", None)  # None by `-p no:cacheprovider`.
+    compiled = cache.mkdir("compiled") if cache else pathlib.Path(tempfile.gettempdir(), "maemem")
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(compiled))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
     # Most of a tiny run is compilation, and code that is not polished compiles far faster.
     os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")

@@ -96,6 +96,11 @@ def command(workdir: pathlib.Path, **overrides) -> list[str]:
     return [sys.executable, "-m", "maemem.main", *arguments(workdir, **overrides)]
 
 
+def program(name: str, *words: object) -> list[str]:
+    """The command line of one of `tests/programs`; to be run in the repository."""
+    return [sys.executable, "-m", f"tests.programs.{name}", *map(str, words)]
+
+
 def arguments(workdir: pathlib.Path, **overrides) -> list[str]:
     """Those of `command`, for whatever passes them on to maemem."""
     fields = TINY | {name.replace("__", "."): value for name, value in overrides.items()}

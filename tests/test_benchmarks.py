@@ -19,30 +19,11 @@ from maemem.scores.contingency import contingency
 from maemem.scores.summary import score_all
 from tests import runs
 
-SIDE = """
-LIBRARIES = ("numpy",)
-
-def prepare(amount, fails=False):
-    print("what a library says")
-    done = []
-    def step():
-        done.append(amount)
-        assert not fails
-        return {"turn": len(done)}
-    return step, lambda: {"amount": amount, "result": [sum(done)]}
-"""
 CEILING = {"gflop_per_second": [10.0, 20.0, 10.0], "gb_per_second": [1.0, 1.0, 1.0]}
 
 
-@pytest.fixture
-def module(tmp_path: pathlib.Path) -> dict[str, str]:
-    """The environment in which a worker finds the module `side`."""
-    (tmp_path / "side.py").write_text(SIDE)
-    return {"PYTHONPATH": str(tmp_path)}
-
-
-def test_workers_take_turns(module):
-    side = Side(sys.executable, "side", {"amount": 3}, module)
+def test_workers_take_turns():
+    side = Side(sys.executable, "tests.programs.side", {"amount": 3})
     raced = race({"ours": side, "peer": side._replace(work={"amount": 4})}, threads=1, repeats=2)
     # The first step is to warm up, and so is the first of every turn.
     assert raced["ours"]["turn"] == raced["peer"]["turn"] == [3, 5]
@@ -52,8 +33,8 @@ def test_workers_take_turns(module):
     assert "numpy" in raced["peer"]["versions"]
 
 
-def test_a_worker_that_fails_ends_the_race(module):
-    side = Side(sys.executable, "side", {"amount": 3, "fails": True}, module)
+def test_a_worker_that_fails_ends_the_race():
+    side = Side(sys.executable, "tests.programs.side", {"amount": 3, "fails": True})
     with pytest.raises(RuntimeError, match="worker stopped"):
         race({"ours": side}, threads=1, repeats=1)
 

@@ -11,8 +11,7 @@ import pytest
 from absl import flags
 from ml_collections import config_flags
 
-from maemem.assembly.networks import reconstruction, segmentation, target
-from maemem.assembly.networks import test_time_views as views_of
+from maemem.assembly.networks import reconstruction, segmentation, target, tta_views
 from maemem.assembly.trainings import optimizer_settings
 from maemem.checks import check_pretraining, check_segmentation
 from maemem.config import affinity, augmentation, bcd, markers, mutex, segmenting, waterz
@@ -251,10 +250,10 @@ def test_views_are_those_that_voxels_and_windows_allow(views, isotropic, count):
     config.predict.views = views
     config.data.crop_zyx = (48, 48, 48) if isotropic else (6, 96, 96)
     voxel = (10.0, 10.0, 10.0) if isotropic else (30.0, 6.0, 6.0)
-    found = views_of(config, voxel)
+    found = tta_views(config, voxel)
     assert len(set(found)) == len(found) == count
     config.objective = bcd()
-    assert all(view.axes_zyx[0] == 0 for view in views_of(config, voxel))
+    assert all(view.axes_zyx[0] == 0 for view in tta_views(config, voxel))
     config.objective = affinity()
 
 

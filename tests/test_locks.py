@@ -2,30 +2,20 @@
 
 import contextlib
 import subprocess
-import sys
 import time
 
 import pytest
 
 from maemem import locks
-
-HOLD = """
-import sys, time
-from maemem import locks
-path, machine, seconds = sys.argv[1:]
-if machine:
-    locks._machine = lambda: machine
-held = locks.lock(locks.Path(path))
-print("held", flush=True)
-time.sleep(float(seconds))
-"""
+from tests import runs
 
 
 @contextlib.contextmanager
 def held(path, machine="", seconds=60):
     """Another process, of this machine or of one of another name, holds a lock for a while."""
-    command = [sys.executable, "-c", HOLD, str(path), machine, str(seconds)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    command = runs.program("hold_lock", path, machine, seconds)
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, cwd=runs.REPOSITORY, stdout=pipe, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "held\n"
         try:

@@ -15,8 +15,8 @@ NAMES = sorted(path.stem for path in (REPOSITORY / "configs").glob("*.py"))
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_config_has_a_name(name):
-    assert config_path(f"maemem:{name}") == str(REPOSITORY / f"configs/{name}.py")
-    assert config_path(f"maemem:{name}:a,b") == str(REPOSITORY / f"configs/{name}.py:a,b")
+    assert config_path(f"maemem:{name}") == str(REPOSITORY / f"maemem/configs/{name}.py")
+    assert config_path(f"maemem:{name}:a,b") == str(REPOSITORY / f"maemem/configs/{name}.py:a,b")
 
 
 def test_a_path_stays_one(tmp_path, monkeypatch):
@@ -33,7 +33,7 @@ def test_a_misspelt_name_lists_those_that_exist(given):
 
 
 def test_only_the_value_of_config_is_a_name():
-    demo = str(REPOSITORY / "configs/demo.py")
+    demo = str(REPOSITORY / "maemem/configs/demo.py")
     rest = ["--workdir=maemem:demo", "--config.data.root=maemem:demo"]
     assert with_config_path(["m", "--config=maemem:demo", *rest]) == [
         "m",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
-import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -14,16 +12,11 @@ from jaxtyping import PyTree
 
 from maemem.assembly.networks import compute
 from maemem.config import pretraining
-from maemem.memory import compute_on_calling_thread, freed_memory_kept
 from maemem.training.mesh import make_mesh, place
 from maemem.training.optimizer import OptimizerSettings
 from maemem.training.step import TrainState, compile_beside, make_train_step, state_maker
 
 LIBRARIES = ("maemem", "jax", "flax")
-# What lasts as long as the process.
-PROCESS = contextlib.ExitStack()
-atexit.register(PROCESS.close)
-compute_on_calling_thread()  # As the command does.
 # As the stages compute on this machine.
 COMPUTE = compute(pretraining())
 ADAMW = {"name": "adamw", "betas": (0.9, 0.95), "momentum": 0.0, "weight_decay": 0.05}
@@ -38,7 +31,6 @@ def training(
     like, make_state, train_step = step_of(init, loss, optimizer, mesh)
     batch = place(batch, mesh)
     state = compile_beside(train_step, like, batch, make_state)
-    PROCESS.enter_context(freed_memory_kept())
 
     def step() -> None:
         nonlocal state

@@ -48,8 +48,8 @@ def compute(config: Config, *sizes: Config) -> Compute:
         attention = "cudnn"
     elif platform == "cpu" and jax.device_count() == 1:
         attention = "sequential"
-    convolution, gelu = ("folded", "recomputed") if platform == "cpu" else ("xla", "xla")
-    return Compute(dtype, config.runtime.remat, attention, convolution, gelu)
+    convolution = "folded" if platform == "cpu" else "xla"
+    return Compute(dtype, config.runtime.remat, attention, convolution)
 
 
 def _cudnn_attends(sizes: Sequence[Config]) -> bool:
@@ -151,7 +151,7 @@ def segmenter_fields(config: Config) -> tuple[str, ...]:
     return ("objective.kind", *seen)
 
 
-def test_time_views(config: Config, voxel_size_nm: VoxelSize) -> list[View]:
+def tta_views(config: Config, voxel_size_nm: VoxelSize) -> list[View]:
     """The views of a window that predictions are averaged over.
 
     `flips` are those along y and x, `turns` also swap these two; `all` also flips z, and permutes

@@ -57,7 +57,7 @@ def save(folder: Path, block: Box, **arrays: Any) -> None:
 def load(folder: Path, block: Box, *names: str) -> list[np.ndarray]:
     """Some of the arrays that are kept of a block."""
     path = folder / f"{ledger.block_name(block)}.npz"
-    with damage.named(path, MEND), np.load(path, allow_pickle=False) as arrays:
+    with damage.naming_file(path, MEND), np.load(path, allow_pickle=False) as arrays:
         return [arrays[name] for name in names]
 
 

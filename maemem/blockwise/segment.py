@@ -213,7 +213,7 @@ def _read_pieces(job: _Job, offsets: np.ndarray, block: Box) -> np.ndarray:
     """
     begin = [max(0, start - 1) for start in block.start_zyx]
     where = [slice(a, b) for a, b in zip(begin, block.stop_zyx, strict=True)]
-    with damage.named(job.folder, pieces.MEND):
+    with damage.naming_file(job.folder, pieces.MEND):
         ids = job.ids[tuple(where)].read().result()
     of_block = [
         np.arange(part.start, part.stop) // size

@@ -56,7 +56,7 @@ class Stored:
                 f"choose one inside it, or predict a larger region"
             )
         z, y, x = (-n for n in self.region.start_zyx)
-        with damage.named(self.path, _MEND):
+        with damage.naming_file(self.path, _MEND):
             return self.store[(..., *wanted.moved((z, y, x)).slices)].read(order="C").result()
 
     def read_probabilities(self, box: Box | None = None) -> np.ndarray:
@@ -183,7 +183,7 @@ def _open(folder: Path) -> Stored:
         if unfinished(folder).exists():
             raise ValueError(f"{folder} is not finished; run the command that began it again")
         raise FileNotFoundError(f"there is no prediction and no label volume at {folder}")
-    with damage.named(folder, _MEND):
+    with damage.naming_file(folder, _MEND):
         attributes = json.loads(metadata.read_bytes()).get("attributes", {})
         if _OWN not in attributes:
             raise ValueError(

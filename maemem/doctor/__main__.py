@@ -18,21 +18,18 @@ from absl import app, flags
 
 from maemem.logs import log_to_terminal
 from maemem.main import parse_flags
-from maemem.memory import compute_on_calling_thread, use_huge_pages, without_garbage_collection
 
 
 def main(argv: list[str]) -> None:
     """Makes all checks, prints what they say, and writes it down."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
-    use_huge_pages()
     log_to_terminal()
 
     # Imported late: a misspelt flag should not have to wait for JAX.
-    with without_garbage_collection():
-        from maemem.doctor.examination import Line, examine
-        from maemem.doctor.verdict import LEVELS
-        from maemem.workdir import cache_compilations, workdir_folder
+    from maemem.doctor.examination import Line, examine
+    from maemem.doctor.verdict import LEVELS
+    from maemem.workdir import cache_compilations, workdir_folder
 
     def say(line: Line) -> None:
         verdict = line.verdict
@@ -44,7 +41,6 @@ def main(argv: list[str]) -> None:
         (workdir / "doctor").mkdir(parents=True, exist_ok=True)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
-    compute_on_calling_thread()
     cache_compilations(workdir)
     lines = examine(flags.FLAGS.config.lock(), workdir, say)
     record = [

@@ -15,16 +15,7 @@ from maemem.config import Config
 from maemem.data.sets.datasets import located
 from maemem.data.stores.readers import is_foreign, sections
 from maemem.data.stores.volumes import Volume
-from maemem.doctor import (
-    labels,
-    machine,
-    predictions,
-    readers,
-    segmentations,
-    sheet,
-    trials,
-    volumes,
-)
+from maemem.doctor import labels, machine, predictions, segmentations, sheet, trials, volumes
 from maemem.doctor.predictions import Prediction
 from maemem.doctor.trials import Trial
 from maemem.doctor.verdict import Verdict
@@ -117,12 +108,11 @@ def examine(config: Config, workdir: pathlib.Path, say: Callable[[Line], None]) 
         for name, of_labels in _OF_LABELS.items():
             if volume.labels:
                 check(f"{name} {where}", of_labels, volume, volume.labels)
-    for path, entry in _paths(opened).items():
-        check(f"reader {pathlib.Path(path).name}", readers.alike, config, entry, path, workdir)
+    for path in _paths(opened):
         there = located(path, config.data.root)
         if is_foreign(there) and pathlib.Path(there).is_dir():
             files = [file.name for file in sections(pathlib.Path(there))]
-            check(f"numbering {pathlib.Path(there).name}", readers.numbering, files)
+            check(f"numbering {pathlib.Path(there).name}", volumes.numbering, files)
     trained = _examine_trainings(examination, config, opened, workdir)
     network = None
     if "predict" in config.stages:
@@ -218,17 +208,10 @@ def _examine_segmentation(
             check("pace evaluate", segmentations.pace_of_scores, trial)
 
 
-def _paths(opened: list[Opened]) -> dict[str, Config]:
-    """The paths of images and labels, each once, with the volume that names it.
-
-    But for synthetic ones: there is no second reader of what is made on the spot.
-    """
-    return {
-        path: volume.entry
-        for volume in opened
-        for path in (volume.entry.path, volume.entry.labels)
-        if path and not path.startswith("synthetic:")
-    }
+def _paths(opened: list[Opened]) -> dict[str, None]:
+    """The paths of images and labels, each once."""
+    paths = (path for volume in opened for path in (volume.entry.path, volume.entry.labels))
+    return dict.fromkeys(path for path in paths if path)
 
 
 def _thresholds(config: Config, workdir: pathlib.Path) -> Verdict:

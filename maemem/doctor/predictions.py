@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
-from maemem.assembly.networks import test_time_views
+from maemem.assembly.networks import tta_views
 from maemem.blockwise.windows import Windows
 from maemem.config import Config
 from maemem.doctor.trials import Trial, planned, state_of
@@ -89,7 +89,7 @@ def pace(prediction: Prediction) -> Verdict:
         Windows(volume.region, settings.window_zyx, settings.stride_zyx).count
         for volume in held_out
     )
-    views = test_time_views(config, held_out[0].raw.voxel_size_nm)
+    views = tta_views(config, held_out[0].raw.voxel_size_nm)
     network = predict.predictor(prediction.objective, views, prediction.params)
     jax.block_until_ready(network(prediction.crops))
     began = time.perf_counter()

@@ -24,7 +24,6 @@ from maemem.doctor.machine import fits, memory_of_device
 from maemem.doctor.verdict import Verdict, amount, duration
 from maemem.learners.mae import Reconstruction
 from maemem.learners.supervised import Segmentation
-from maemem.memory import freed_memory_kept
 from maemem.stages import finetune, pretrain
 from maemem.training.fit import Prepared, Training, prepare
 from maemem.training.mesh import place
@@ -197,7 +196,6 @@ def per_second(items: Iterator[Any]) -> float:
     return max(count, 1) / (time.perf_counter() - began)
 
 
-@freed_memory_kept()
 def seconds_of_step(trial: Trial) -> float:
     """The median of a few steps, the first left out."""
     mesh, _, make_state, _ = trial.prepared

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import pathlib
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -20,6 +22,7 @@ from maemem.geometry import Box, Zyx, format_zyx
 SETS = ("train", "validation", "test")
 
 _SHOWN = 8  # Of a list of sections.
+_NAMED = 5  # Of more gaps, so many are named.
 _CROPS = 16  # Looked at for their intensities.
 
 
@@ -287,3 +290,36 @@ def chunk_shape(volume: Volume) -> Zyx:
 
 def _nm(size: Sequence[float]) -> str:
     return f"{format_zyx(tuple(round(n, 3) for n in size))} nm"
+
+
+def numbering(files: Sequence[str]) -> Verdict:
+    """Whether the numbers in names of sections skip any, which would be joined as neighbours.
+
+    Numbers may rise by any step that is always the same.
+
+    Args:
+      files: the names, in order.
+    """
+    rows = [[int(n) for n in re.findall(r"\d+", name)] for name in files]
+    columns = list(zip(*rows, strict=True)) if len(set(map(len, rows))) == 1 else []
+    rising = [c for c in columns if all(a < b for a, b in itertools.pairwise(c))]
+    if not rising or len(files) < 2:
+        return Verdict("ok", f"{len(files)} sections, whose names do not count them")
+    # Beside the number of a section there may be one that rises anyhow, such as its time.
+    numbers = min(rising, key=lambda column: len(_gaps(column)))
+    gaps = _gaps(numbers)
+    said = f"{len(files)} sections, numbered {numbers[0]} to {numbers[-1]}"
+    if not gaps:
+        return Verdict("ok", said)
+    more = ", …" if len(gaps) > _NAMED else ""
+    return Verdict(
+        "warn",
+        f"{said}, but {len(gaps)} gaps: {', '.join(gaps[:_NAMED])}{more}; what is on both sides of "
+        f"a gap is taken for neighbours",
+        "bring the missing files, or a region between gaps",
+    )
+
+
+def _gaps(numbers: Sequence[int]) -> list[str]:
+    step = min(b - a for a, b in itertools.pairwise(numbers))
+    return [f"{a} to {b}" for a, b in itertools.pairwise(numbers) if b - a > step]

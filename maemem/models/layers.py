@@ -1,7 +1,6 @@
 """Transformer blocks."""
 
 import dataclasses
-import functools
 from typing import Any, Literal
 
 import jax
@@ -32,18 +31,16 @@ class Compute:
       remat: recompute each block's activations in the backward pass instead of keeping them.
       attention: `xla` or `cudnn`, as `jax.nn.dot_product_attention` knows them (`cudnn` is the
         fused kernel of NVIDIA GPUs, for bfloat16); or `sequential`, for a CPU: where the logits of
-        a batch would not stay in the processor's cache, one crop after the other.
+        a batch would not stay in the processor's cache, one crop after the other (a step of
+        pre-training, ViT-B, 16 crops of 216 tokens, on two cores of an Intel Xeon: 2.32 s and
+        2.87 GiB in place of 2.58 s and 3.32 GiB).
       convolution: `xla`; or `folded`: as one 2-D convolution, several times faster on a CPU.
-      gelu: `xla`; or `recomputed`: its gradient begins anew with what it was given, for a CPU. What
-        erf and its derivative are made of takes a quarter of a step's temporaries, which the first
-        step has to get from the system; on an accelerator, to keep it is faster.
     """
 
     dtype: Any = jnp.float32
     remat: bool = False
     attention: Literal["xla", "cudnn", "sequential"] = "xla"
     convolution: ConvolutionForm = "xla"
-    gelu: Literal["xla", "recomputed"] = "xla"
 
 
 def dense(features: int, compute: Compute, name: str | None = None) -> nn.Dense:
@@ -55,12 +52,6 @@ def dense(features: int, compute: Compute, name: str | None = None) -> nn.Dense:
 def layer_norm(compute: Compute, name: str | None = None) -> nn.LayerNorm:
     """Layer norm; its statistics are float32 whatever the compute dtype."""
     return nn.LayerNorm(epsilon=1e-6, dtype=compute.dtype, name=name)
-
-
-def gelu(hidden: Tokens, form: Literal["xla", "recomputed"]) -> Tokens:
-    """The Gaussian error linear unit; `form` as in `Compute.gelu`."""
-    exact = functools.partial(nn.gelu, approximate=False)
-    return exact(hidden) if form == "xla" else jax.checkpoint(exact)(hidden)
 
 
 def attend(query: Heads, key: Heads, value: Heads, implementation: str) -> Heads:
@@ -113,7 +104,7 @@ class Block(nn.Module):
         tokens = tokens + Attention(self.heads, self.compute, name="attention")(normed, rotation)
         hidden = layer_norm(self.compute, name="norm_mlp")(tokens)
         hidden = dense(4 * tokens.shape[-1], self.compute, name="mlp_in")(hidden)
-        hidden = gelu(hidden, self.compute.gelu)
+        hidden = nn.gelu(hidden, approximate=False)
         return tokens + dense(tokens.shape[-1], self.compute, name="mlp_out")(hidden)
 
 

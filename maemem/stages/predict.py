@@ -23,7 +23,7 @@ from maemem.assembly.networks import (
     intensity_range,
     segmentation,
     segmenter_fields,
-    test_time_views,
+    tta_views,
 )
 from maemem.assembly.volumes import check_sets, open_raw
 from maemem.blockwise.engine import Map, open_workers
@@ -239,7 +239,7 @@ class Network:
     @functools.cached_property
     def views(self) -> list[View]:
         """What a prediction is the mean of."""
-        return test_time_views(self.config, self.voxel_size_nm)
+        return tta_views(self.config, self.voxel_size_nm)
 
     @functools.cached_property
     def _apply(self) -> Predict:

@@ -14,7 +14,6 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from jaxtyping import PyTree
 
-from maemem.memory import freed_memory_kept, hand_back_memory
 from maemem.training.checkpoint import Checkpoints
 from maemem.training.mesh import place
 from maemem.training.metrics import MetricWriter
@@ -123,15 +122,9 @@ def train(
     # The first step may compile; it starts the clock.
     rate = _Rate(first + 1)
     before: Metrics | None = None
-    with (
-        progress_bar(schedule.steps, first, "step") as bar,
-        StopSignal() as stop,
-        freed_memory_kept(),
-    ):
+    with progress_bar(schedule.steps, first, "step") as bar, StopSignal() as stop:
         for step, batch in zip(range(first + 1, schedule.steps + 1), batches, strict=False):
-            # While a batch is still copied, a CPU would step on a thread whose memory is not kept.
-            placed = jax.block_until_ready(place(batch, mesh))
-            state, metrics = train_step(state, placed)
+            state, metrics = train_step(state, place(batch, mesh))
             # Looking at the step before keeps one step queued behind an accelerator's running one.
             if before is not None:
                 _check_finite(before, step - 1, checkpoints)
@@ -151,14 +144,10 @@ def train(
                     )
                 bar.set_postfix(loss=f"{row['loss']:.4f}", refresh=False)
                 if evaluating:
-                    hand_back_memory()  # It takes other arrays than a step, and so does saving.
                     row |= evaluate(state, step)
                 writer.write_scalars(step, row)
             if saving:
-                hand_back_memory()
                 checkpoints.save(step, state)
-            if saving or evaluating:
-                hand_back_memory()
             if saving or evaluating or step == first + 1:
                 rate.pause(step)
             if stopping:

@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jaxtyping import Array, Float, PyTree
 
@@ -101,7 +100,7 @@ def _clipped(limit: float) -> optax.GradientTransformation:
 
 
 def _is_kernel(params: PyTree) -> PyTree:
-    """Which leaves decay: by name, since stacked (scanned) norms have two axes as well."""
+    """Which leaves decay: kernels alone."""
     return jax.tree_util.tree_map_with_path(
         lambda path, _: getattr(path[-1], "key", None) == "kernel", params
     )
@@ -120,23 +119,22 @@ def frozen_scales(params: PyTree) -> PyTree:
 
 
 def layer_scales(params: PyTree, decay: float) -> PyTree:
-    """The factor of the learning rate of every parameter, of a shape that broadcasts over it.
+    """The factor of the learning rate of every parameter.
 
     Of an encoder of n blocks, block i (from 0) has decay ** (n - i), the patch embedding
     and what goes with it decay ** (n + 1), the last norm 1; as has everything outside of the
     encoder.
     """
     leaves = jax.tree_util.tree_leaves_with_path(params)
-    blocks = max((int(_blocks(path, leaf).max(initial=-1)) for path, leaf in leaves)) + 1
+    blocks = max((_block(path) for path, _ in leaves), default=-1) + 1
 
-    def scale(path, leaf):
+    def scale(path, _):
         if _names(path)[0] != "encoder":
             return 1.0
         if _names(path)[1] in ("patch_embedding", "plane"):
             return decay ** (blocks + 1)
-        places = _blocks(path, leaf)
-        factors = np.float32(decay) ** (blocks - places)
-        return factors.reshape(-1, *[1] * (leaf.ndim - 1)) if places.size else 1.0
+        block = _block(path)
+        return decay ** (blocks - block) if block >= 0 else 1.0
 
     return jax.tree_util.tree_map_with_path(scale, params)
 
@@ -145,13 +143,10 @@ def _names(path) -> list[str]:
     return [str(getattr(part, "key", part)) for part in path]
 
 
-def _blocks(path, leaf) -> np.ndarray:
-    """The numbers of the encoder's blocks that a parameter belongs to: all of them, if stacked."""
+def _block(path) -> int:
+    """The number of the encoder's block that a parameter belongs to; −1 if it belongs to none."""
     names = _names(path)
     if names[0] != "encoder" or "transformer" not in names:
-        return np.zeros(0, int)
-    name = names[names.index("transformer") + 1]
-    if name == "blocks":
-        return np.arange(leaf.shape[0])
-    found = re.fullmatch(r"block_(\d+)", name)
-    return np.array([int(found[1])] if found else [], int)
+        return -1
+    found = re.fullmatch(r"block_(\d+)", names[names.index("transformer") + 1])
+    return int(found[1]) if found else -1

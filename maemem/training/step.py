@@ -12,7 +12,6 @@ from flax import struct
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Key, PyTree
 
-from maemem.memory import without_garbage_collection
 from maemem.training.mesh import batch_sharding, replicated, state_sharding
 from maemem.training.optimizer import tree_norm
 
@@ -103,7 +102,7 @@ def compile_beside(
 ) -> TrainState:
     """Makes the first state while the step is compiled, for which its shapes suffice.
 
-    It ends when both are done, also if one of them fails. Meanwhile no thread collects garbage.
+    It ends when both are done, also if one of them fails.
 
     Args:
       train_step: of `make_train_step`; its first call then finds it compiled.
@@ -117,7 +116,7 @@ def compile_beside(
     Raises:
       Exception: whatever `make_state`, or else the compilation, raises.
     """
-    with without_garbage_collection(), concurrent.futures.ThreadPoolExecutor(1) as beside:
+    with concurrent.futures.ThreadPoolExecutor(1) as beside:
         compiled = beside.submit(lambda: train_step.lower(like, batch).compile())
         state = make_state()
         compiled.result()

@@ -1,1 +1,1 @@
-"""What a workdir holds, over its raw volume, in neuroglancer or napari."""
+"""What a workdir holds, over its raw volume, in neuroglancer."""

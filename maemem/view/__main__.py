@@ -2,8 +2,8 @@
 
 python -m maemem.view WORKDIR [--set=test] [--name=VOLUME]
 
-Serves them in neuroglancer, until Ctrl-C. With `--state` or `--napari` it writes a file instead: a
-state that another neuroglancer opens, or a script that opens them in napari.
+Serves them in neuroglancer, until Ctrl-C. With `--state` it writes a file instead: a state that
+another neuroglancer opens.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ _ADDRESS = flags.DEFINE_string("address", "127.0.0.1", "To serve at; 0.0.0.0 is 
 _STATE = flags.DEFINE_string("state", "", "Write a state of neuroglancer to this file.")
 _URL = flags.DEFINE_string("url_prefix", "", "Of a state: where a web server has --folder.")
 _FOLDER = flags.DEFINE_string("folder", "", "Of a state: what is served there; else WORKDIR.")
-_NAPARI = flags.DEFINE_string("napari", "", "Write a script for napari to this file.")
 
 log = logging.getLogger("maemem")
 
@@ -54,7 +53,6 @@ def show(workdir: pathlib.Path) -> None:
       OSError: if the workdir or its volumes are not there.
     """
     # Imported late: a misspelt flag should not have to wait for JAX.
-    from maemem.view import script
     from maemem.view.scene import read_scene
     from maemem.workdir import read_config
 
@@ -63,29 +61,20 @@ def show(workdir: pathlib.Path) -> None:
             "--state and --url_prefix go together: a state names addresses that a browser can "
             "read, such as http://localhost:9000, where a web server has WORKDIR (or --folder)"
         )
-    in_browser = _STATE.value or not _NAPARI.value
-    if in_browser and importlib.util.find_spec("neuroglancer") is None:
-        raise ValueError(
-            "neuroglancer is not installed; pip install 'maemem[view]', or write a script for "
-            "napari: --napari=FILE.py"
-        )
+    if importlib.util.find_spec("neuroglancer") is None:
+        raise ValueError("neuroglancer is not installed; pip install 'maemem[view]'")
+    from maemem.view import browser
+
     config = read_config(workdir)
     if _ROOT.value is not None:
         config.data.root = _ROOT.value
     scene = read_scene(config, workdir, name=_SET.value, volume=_NAME.value, spots=_SPOTS.value)
-    if _NAPARI.value:
-        pathlib.Path(_NAPARI.value).write_text(script.napari_script(scene), encoding="utf-8")
-        log.info("wrote %s: run it where napari is installed", _NAPARI.value)
     if _STATE.value:
-        from maemem.view import browser
-
         address = browser.web_address(_URL.value, pathlib.Path(_FOLDER.value or workdir))
         text = browser.addressed_state(scene, address)
         pathlib.Path(_STATE.value).write_text(text, encoding="utf-8")
         log.info("wrote %s: paste it into neuroglancer's {} dialogue", _STATE.value)
-    if in_browser and not _STATE.value:
-        from maemem.view import browser
-
+    else:
         log.info("%s: open %s", scene.title, browser.serve(scene, _ADDRESS.value, _PORT.value))
         log.info("Ctrl-C ends it")
         with contextlib.suppress(KeyboardInterrupt):

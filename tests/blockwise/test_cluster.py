@@ -4,6 +4,8 @@ import contextlib
 import functools
 import logging
 import os
+import pathlib
+import platform
 import signal
 import subprocess
 import sys
@@ -21,9 +23,10 @@ from maemem.segmentation.region_graph import Merging
 from tests.blockwise import segmentations
 from tests.blockwise.predictions import SHAPE, look_around, run
 from tests.blockwise.volumes import files, grey_values, stored_volume
-from tests.runs import REPOSITORY
+from tests.runs import REPOSITORY, program
 
 log = logging.getLogger(__name__)
+HUGE = pathlib.Path("/sys/kernel/mm/transparent_hugepage/enabled")
 EVERY = list(blocks((4, 6, 10), (1, 3, 5)))
 
 
@@ -282,31 +285,11 @@ def test_what_slurm_jobs_lack_is_said(monkeypatch, settings, path, message):
         pass
 
 
-CODE = """
-import sys, time
-from pathlib import Path
-import numpy as np
-from maemem.blockwise.engine import open_workers
-from maemem.data.stores.volumes import open_volume
-from maemem.segmentation.region_graph import Merging
-from tests.blockwise import segmentations
-from tests.blockwise.predictions import look_around, run
-
-def slowly(crops):
-    time.sleep(0.02)
-    return look_around(crops)
-
-with open_workers(sys.argv[2]) as workers:
-    volume = open_volume(f"{sys.argv[1]}/raw.zarr")
-    run(volume, Path(sys.argv[1]) / "killed" / "a.zarr", slowly, workers=workers)
-"""
-
-
 @pytest.mark.parametrize("where", ["", "local:2"])
 def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bytes(tmp_path, where):
     volume = stored_volume(tmp_path / "raw.zarr", grey_values(SHAPE))
     run(volume, tmp_path / "whole" / "a.zarr")
-    command = [sys.executable, "-c", CODE, str(tmp_path), where]
+    command = program("predict_slowly", tmp_path, where)
     kills = 0
     for least in (1, 5, 9):
         process = subprocess.Popen(command, cwd=REPOSITORY)
@@ -323,18 +306,18 @@ def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bytes(tmp_path,
     assert files(tmp_path / "whole") == files(tmp_path / "killed")
 
 
-def test_dask_says_nothing_on_the_terminal(tmp_path):
-    script = tmp_path / "script.py"
-    script.write_text(
-        "from absl import app\n"
-        "from maemem.blockwise.engine import open_workers\n"
-        "from maemem.logs import log_to_terminal\n"
-        "def main(_):\n"
-        "    log_to_terminal()\n"
-        "    with open_workers('local:1') as workers:\n"
-        "        print(list(workers(str, ['one block'])))\n"
-        "if __name__ == '__main__':\n"
-        "    app.run(main)\n"
-    )
-    done = subprocess.run([sys.executable, script], cwd=REPOSITORY, capture_output=True, text=True)
+@pytest.mark.skipif(
+    platform.libc_ver()[0] != "glibc" or (HUGE.exists() and "[always]" in HUGE.read_text()),
+    reason="counts the pages that glibc fetches, where they are small",
+)
+@pytest.mark.parametrize(("does", "fetched"), [("keep", False), ("leave", True)])
+def test_workers_keep_what_blocks_have_freed(does, fetched):
+    command = program("fault_pages", does, 100)
+    ended = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert (int(ended.stdout) > 100 << 20) == fetched
+
+
+def test_dask_says_nothing_on_the_terminal():
+    command = program("one_worker")
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("['one block']\n", "")

@@ -2,10 +2,8 @@
 
 import gc
 import logging
-import pathlib
 import re
 import subprocess
-import sys
 import tracemalloc
 
 import hypothesis
@@ -137,32 +135,10 @@ def test_the_next_batch_is_started_before_the_last_one_is_added_up(tmp_path, mon
     assert events[:7] == ["started", *["started", "added", "added"] * 2]
 
 
-_REPOSITORY = pathlib.Path(__file__).parents[2]
-_ON_DEVICES = """
-import pathlib, sys
-import jax, jax.numpy as jnp
-from maemem.training.mesh import batch_sharding, make_mesh
-from tests.blockwise.predictions import SHAPE, run
-from tests.blockwise.volumes import grey_values, stored_volume
-
-output, devices = pathlib.Path(sys.argv[1]), int(sys.argv[2])
-rows = batch_sharding(make_mesh())
-
-@jax.jit
-def predict(crops):
-    given = jax.lax.with_sharding_constraint(jnp.asarray(crops), rows)
-    return jax.lax.with_sharding_constraint(jnp.stack([given, 255 - given], -1) / 255, rows)
-
-volume = stored_volume(output.with_suffix(".raw"), grey_values(SHAPE))
-run(volume, output, predict, batch_size=4)
-assert len(predict(jnp.zeros((4, 2, 2, 2), jnp.uint8)).addressable_shards) == devices
-"""
-
-
 def test_devices_that_share_a_batch_give_the_same_bytes(tmp_path):
     for devices in (1, 4):
-        command = [sys.executable, "-c", _ON_DEVICES, tmp_path / f"{devices}.zarr", str(devices)]
-        subprocess.run(command, check=True, cwd=_REPOSITORY, env=runs.environment(devices))
+        command = runs.program("predict_on_devices", tmp_path / f"{devices}.zarr", devices)
+        subprocess.run(command, check=True, cwd=runs.REPOSITORY, env=runs.environment(devices))
     one, four = (read_prediction(tmp_path / f"{devices}.zarr") for devices in (1, 4))
     assert one.tobytes() == four.tobytes()
 

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from maemem.data.convert import convert, converted
 from maemem.data.stores import omezarr
 from maemem.data.stores.volumes import open_volume
+from tests import runs
 
 SIZE = (30.0, 6.0, 5.0)
 SHAPE = (11, 70, 45)
@@ -126,18 +127,11 @@ def test_memory_is_bounded(tmp_path, kind):
         with tifffile.TiffWriter(tmp_path / "a.tif") as tiff:
             for _ in range(shape[0]):
                 tiff.write(section, compression="zstd", contiguous=False, rowsperstrip=512)
-    code = (
-        "import resource, sys; from maemem.data.convert import convert\n"
-        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-        "before = peak()\n"
-        "convert(*sys.argv[1:3], voxel_size_nm=(30, 6, 6), memory_bytes=64_000_000)\n"
-        "print(peak() - before)"
+    command = runs.program(
+        "peak_memory", "convert", tmp_path / f"a.{kind}", tmp_path / "a.zarr", 64_000_000
     )
-    arguments = [str(tmp_path / f"a.{kind}"), str(tmp_path / "a.zarr")]
-    run = subprocess.run(
-        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True
-    )
-    grown = int(run.stdout.split()[-1]) * 1024
+    run = subprocess.run(command, cwd=runs.REPOSITORY, capture_output=True, text=True, check=True)
+    grown = int(run.stdout.split()[-1])
     assert grown < 64_000_000 + 2 * 2048 * 2048 + 40_000_000  # allocator, threads, codecs
 
 

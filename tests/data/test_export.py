@@ -21,6 +21,7 @@ from maemem.data.stores import ledger, omezarr
 from maemem.data.stores.pyramid import chunk_shape, coarser, pyramid
 from maemem.data.stores.volumes import open_volume
 from maemem.geometry import Box
+from tests import runs
 
 SIZE = (30.0, 6.0, 5.0)
 SHAPE = (11, 300, 261)
@@ -256,20 +257,9 @@ def test_unicode_and_spaces_in_paths(tmp_path):
 def test_memory_is_bounded(tmp_path):
     volume = np.broadcast_to(ids((1, 1024, 1024)), (24, 1024, 1024))  # 101 MB
     source = write(tmp_path / "a.zarr", volume)
-    code = (
-        "import resource, sys; from maemem.data.export import export\n"
-        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-        "before = peak()\n"
-        "export(*sys.argv[1:3], memory_bytes=32_000_000)\n"
-        "print(peak() - before)"
-    )
-    run = subprocess.run(
-        [sys.executable, "-c", code, source, str(tmp_path / "out")],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert int(run.stdout.split()[-1]) * 1024 < 32_000_000 + 40_000_000  # allocator, threads
+    command = runs.program("peak_memory", "export", source, tmp_path / "out", 32_000_000)
+    run = subprocess.run(command, cwd=runs.REPOSITORY, capture_output=True, text=True, check=True)
+    assert int(run.stdout.split()[-1]) < 32_000_000 + 40_000_000  # allocator, threads
 
 
 def test_targets_and_sources_that_are_refused(tmp_path):

@@ -1,22 +1,24 @@
-"""What is said of volumes: axes, intensities, sections, chunks, readers."""
+"""What is said of volumes: axes, intensities, sections, chunks, numbers."""
 
 import functools
 import math
 
-import h5py
 import numpy as np
 import pytest
-import tensorstore as ts
 import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
 
-from maemem.config import pretraining, volume
-from maemem.data.convert import convert
 from maemem.data.sets.synthetic import make_tissue
-from maemem.doctor import readers
-from maemem.doctor.volumes import axes, chunks, intensities, look_of_axes, middle, sections
+from maemem.doctor.volumes import (
+    axes,
+    chunks,
+    intensities,
+    look_of_axes,
+    middle,
+    numbering,
+    sections,
+)
 
 NM = (30.0, 6.0, 6.0)
 
@@ -138,49 +140,6 @@ def test_the_middle_is_inside():
     assert str(box) == "3:7, 25:75, 0:5"
 
 
-def alike(folder, path):
-    """What is said of a file in a folder."""
-    config = pretraining()
-    config.data.root = str(folder)
-    return readers.alike(config, volume(path, voxel_size_nm=NM), path, folder)
-
-
-def write_sections(folder, array):
-    folder.mkdir()
-    for z, section in enumerate(array):
-        Image.fromarray(section).save(folder / f"{z}.png")
-
-
-def write_tiffs(folder, array):
-    folder.mkdir()
-    for z, section in enumerate(array):  # As Pillow cannot read them.
-        tifffile.imwrite(folder / f"{z}.tif", section, compression="lerc")
-
-
-def write_hdf5(path, array):
-    with h5py.File(path, "w") as file:
-        file["volumes/raw"] = array
-
-
-FILES = {
-    "v.npy": np.save,
-    "v.tif": lambda path, array: tifffile.imwrite(path, array, compression="zlib"),
-    "imagej.tif": lambda path, array: tifffile.imwrite(path, array, imagej=True),
-    "v.h5": write_hdf5,
-    "v.h5:/volumes/raw": lambda path, array: write_hdf5(str(path).split(":")[0], array),
-    "sections": write_sections,
-    "tiffs": write_tiffs,
-}
-
-
-@pytest.mark.parametrize("name", FILES)
-def test_two_readers_see_the_same(name, tmp_path):
-    FILES[name](tmp_path / name, image())
-    verdict = alike(tmp_path, name)
-    assert verdict.level == "ok"
-    assert "read the same in 8 random boxes" in verdict.found
-
-
 @pytest.mark.parametrize(
     ("files", "found"),
     [
@@ -192,52 +151,12 @@ def test_two_readers_see_the_same(name, tmp_path):
     ],
 )
 def test_sections_that_are_numbered_without_gaps_are_ok(files, found):
-    verdict = readers.numbering(files)
+    verdict = numbering(files)
     assert verdict.level == "ok"
     assert found in verdict.found
 
 
 def test_numbers_that_are_skipped_are_named():
-    verdict = readers.numbering([f"w2_{z:04}.tif" for z in (1, 2, 4, 5, 9)])
+    verdict = numbering([f"w2_{z:04}.tif" for z in (1, 2, 4, 5, 9)])
     assert verdict.level == "warn"
     assert "2 gaps: 2 to 4, 5 to 9;" in verdict.found
-
-
-def test_a_store_that_nothing_else_reads_is_not_ok(tmp_path):
-    spec = {
-        "driver": "n5",
-        "kvstore": {"driver": "file", "path": str(tmp_path / "v.n5")},
-        "metadata": {"dataType": "uint8", "dimensions": [96, 96, 12], "blockSize": [32, 32, 4]},
-    }
-    ts.open(spec, create=True).result()
-    verdict = alike(tmp_path, "v.n5")
-    assert verdict.level == "warn"
-    assert verdict.found.startswith("not compared: ")
-
-
-def test_large_sections_are_no_bombs(tmp_path):
-    folder = tmp_path / "sections"
-    folder.mkdir()
-    # One that is small on disk, above the 179 megapixels at which Pillow refuses.
-    Image.new("1", (13400, 13400)).save(folder / "0.png")
-    _, shape, _ = readers._reader_of_file(str(folder))
-    assert shape == (1, 13400, 13400)
-
-
-def test_a_store_that_is_read_in_place_is_compared_with_zarr(tmp_path):
-    pytest.importorskip("zarr")
-    np.save(tmp_path / "v.npy", image())
-    convert(str(tmp_path / "v.npy"), str(tmp_path / "v.zarr"), voxel_size_nm=NM)
-    assert "zarr-python and maemem read the same" in alike(tmp_path, "v.zarr").found
-
-
-def test_a_copy_that_was_damaged_is_found(tmp_path):
-    np.save(tmp_path / "v.npy", image())
-    assert alike(tmp_path, "v.npy").level == "ok"
-    (copy,) = (tmp_path / "cache").glob("*.zarr")
-    spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(copy / "0")}}
-    store = ts.open(spec, open=True).result()
-    store[...].write(store[...].read().result() ^ 1).result()
-    verdict = alike(tmp_path, "v.npy")
-    assert verdict.level == "fail"
-    assert "numpy and maemem differ" in verdict.found

@@ -1,4 +1,3 @@
-import dataclasses
 import functools
 
 import jax
@@ -11,7 +10,6 @@ from maemem.models.first_parameters import first_parameters
 from maemem.models.mae import MaskedAutoencoder
 from maemem.models.segmenters.unet import ResidualUnet
 from maemem.models.segmenters.unetr import Unetr
-from maemem.models.stacking import stack_blocks, unstack_blocks
 
 DEPTH = 12
 NETWORKS = {
@@ -30,9 +28,8 @@ def inputs(name):
 
 
 @functools.cache
-def drawn(name, scan=False, seed=0):
+def drawn(name, seed=0):
     model = NETWORKS[name]
-    model = model.clone(compute=dataclasses.replace(model.compute, scan=scan))
     draw = jax.jit(lambda key: first_parameters(model, key, *inputs(name)))
     return draw(jax.random.key(seed))
 
@@ -45,13 +42,6 @@ def test_they_are_those_that_the_network_has(name):
         return jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), params)
 
     assert described(drawn(name)) == described(like)
-
-
-@pytest.mark.parametrize("name", ["autoencoder", "unetr"])
-def test_scan_changes_nothing_but_how_they_lie(name):
-    plain, stacked = drawn(name), drawn(name, scan=True)
-    jax.tree.map(np.testing.assert_array_equal, stack_blocks(plain), stacked)
-    jax.tree.map(np.testing.assert_array_equal, unstack_blocks(stacked), plain)
 
 
 def test_every_kernel_is_drawn_by_itself_as_in_mae():

@@ -5,12 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from maemem.assembly.networks import compute
-from maemem.config import pretraining
-from maemem.models.layers import Block, Compute, attend
+from maemem.models.layers import Compute, attend
 from maemem.models.mae import MaskedAutoencoder
 from maemem.models.masking import mask_tokens
-from maemem.models.stacking import stack_blocks
 from maemem.models.variants import ENCODERS
 
 # Parameters of the encoder with patches 1×16×16, and of encoder and decoder 4×512 together.
@@ -38,10 +35,9 @@ def count(tree) -> int:
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
 
 
-@pytest.mark.parametrize("scan", [False, True])
 @pytest.mark.parametrize("variant", ENCODERS)
-def test_parameter_counts(variant, scan):
-    model = MaskedAutoencoder((1, 16, 16), ENCODERS[variant], compute=Compute(scan=scan))
+def test_parameter_counts(variant):
+    model = MaskedAutoencoder((1, 16, 16), ENCODERS[variant])
     image = jax.ShapeDtypeStruct((1, 6, 96, 96, 1), jnp.float32)
     ids = [jax.ShapeDtypeStruct((1, n), jnp.int32) for n in (21, 195)]
     params = jax.eval_shape(model.init, jax.random.key(0), image, *ids)["params"]
@@ -101,17 +97,13 @@ def test_places_matter():
     assert float(jnp.std(predicted, axis=1).mean()) > 1e-3
 
 
-def test_scan_and_remat_change_no_result():
+def test_remat_changes_no_result():
     image, visible, masked = inputs()
     plain = small(rotary=True)
     variables = plain.init(jax.random.key(0), image, visible, masked)
     expected = plain.apply(variables, image, visible, masked)
     remat = small(rotary=True, compute=Compute(remat=True))
     np.testing.assert_allclose(remat.apply(variables, image, visible, masked), expected, atol=1e-6)
-
-    stacked = {"params": stack_blocks(variables["params"])}
-    scanned = small(rotary=True, compute=Compute(scan=True, remat=True))
-    np.testing.assert_allclose(scanned.apply(stacked, image, visible, masked), expected, atol=1e-5)
 
 
 def test_sequential_attention_is_attention():
@@ -143,27 +135,3 @@ def test_any_crop_that_patches_tile():
     variables = model.init(jax.random.key(0), image, visible, masked)
     larger = jnp.zeros((1, 8, 32, 24, 1))
     assert model.apply(variables, larger, method="encode").shape == (1, 8 * 4 * 3, 48)
-
-
-def test_a_block_that_recomputes_gelu_keeps_less():
-    tokens = jax.random.normal(jax.random.key(0), (2, 6, 8))
-    plain, recomputing = (Block(2, Compute(gelu=form)) for form in ("xla", "recomputed"))
-    params = plain.init(jax.random.key(1), tokens)
-    (value, pull), (again, pull_again) = (
-        jax.vjp(lambda params, block=block: block.apply(params, tokens), params)
-        for block in (plain, recomputing)
-    )
-    np.testing.assert_array_equal(value, again)
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
-        *(each(value) for each in (pull, pull_again)),
-    )
-    kept, kept_again = (
-        sum(leaf.nbytes for leaf in jax.tree.leaves(each)) for each in (pull, pull_again)
-    )
-    hidden = 4 * tokens.nbytes
-    assert kept - kept_again >= 2 * hidden
-
-
-def test_gelu_is_recomputed_on_a_cpu():
-    assert compute(pretraining()).gelu == "recomputed"

@@ -12,7 +12,6 @@ from maemem.models.encoders.vit import Encoder
 from maemem.models.layers import Compute
 from maemem.models.mae import MaskedAutoencoder
 from maemem.models.segmenters.unetr import Unetr, skips
-from maemem.models.stacking import stack_blocks
 from maemem.models.variants import ENCODERS
 from tests.models.parameters import random_variables
 
@@ -92,14 +91,12 @@ def test_multiply_adds(variant, truly):
     assert as_published == pytest.approx(PUBLISHED_MULTIPLY_ADDS[variant], rel=0.02)
 
 
-@pytest.mark.parametrize("scan", [False, True])
-def test_the_encoder_is_that_of_the_masked_autoencoder(scan):
-    compute = Compute(scan=scan)
+def test_the_encoder_is_that_of_the_masked_autoencoder():
     image, ids = image_of(), jnp.arange(4)[None].repeat(2, 0)
-    pretrained = MaskedAutoencoder(PATCH, (24, 4, 2), (12, 1, 2), compute=compute)
+    pretrained = MaskedAutoencoder(PATCH, (24, 4, 2), (12, 1, 2))
     trees = [
         jax.eval_shape(model.init, jax.random.key(0), image, *rest)["params"]["encoder"]
-        for model, rest in ((pretrained, (ids, ids)), (small(compute=compute), ()))
+        for model, rest in ((pretrained, (ids, ids)), (small(), ()))
     ]
     assert trees[0] == trees[1]
 
@@ -137,7 +134,7 @@ def test_skips(depth, levels, expected):
 
 
 def test_the_decoder_sees_four_depths_of_the_encoder():
-    model, image = small(depth=8, compute=Compute(scan=True)), image_of()
+    model, image = small(depth=8), image_of()
     variables = random_variables(model, image)
 
     def energy(moves):
@@ -171,13 +168,12 @@ def test_every_parameter_matters_and_folding_changes_nothing():
         np.testing.assert_allclose(ours, leaf, rtol=1e-3, atol=1e-3)
 
 
-def test_scan_and_remat_change_no_logits():
+def test_remat_changes_no_logits():
     plain, image = small(), image_of()
     variables = random_variables(plain, image)
     expected = plain.apply(variables, image)
-    stacked = {"params": stack_blocks(variables["params"])}
-    scanned = small(compute=Compute(scan=True, remat=True))
-    np.testing.assert_allclose(scanned.apply(stacked, image), expected, atol=1e-4)
+    remat = small(compute=Compute(remat=True))
+    np.testing.assert_allclose(remat.apply(variables, image), expected, atol=1e-4)
 
 
 def test_bfloat16_gives_float32_logits():

@@ -125,10 +125,9 @@ def test_a_non_finite_loss_stops_the_run(tmp_path):
 
 
 @pytest.mark.slow
-def test_scan_remat_and_ema_train(tmp_path):
+def test_remat_and_ema_train(tmp_path):
     """The options that change how a state looks, saved and resumed; and taken over without them."""
     options = runs.LONG["pretrain"] | {
-        "model__scan": True,
         "runtime__remat": True,
         "pretrain__ema_decay": 0.9,
         "model__encoder__depth": 2,

@@ -5,7 +5,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 import time
 
@@ -18,31 +17,6 @@ pytestmark = pytest.mark.slow
 
 LONG = runs.LONG["pretrain"] | {"pretrain__checkpoint_every": 20}
 EVALUATION = {"pretrain": "eval_masked_mse", "finetune": "eval_loss"}
-
-
-# Keeps what each process restores of a checkpoint.
-RESTORE = """
-import pathlib, sys
-import jax, numpy as np
-from maemem.stages import pretrain
-from maemem.training import fit
-from maemem.training.checkpoint import Checkpoints
-from maemem.training.mesh import join_cluster
-from tests import runs
-
-workdir = pathlib.Path(sys.argv[1])
-join_cluster()
-config = runs.config(**runs.LONG["pretrain"], pretrain__checkpoint_every=20)
-objective, run, _ = pretrain.prepare(config, workdir)
-with Checkpoints(run.folder / "checkpoints", run.keep_checkpoints) as checkpoints:
-    state = checkpoints.restore(fit.prepare(objective, run).like)
-leaves = jax.tree_util.tree_leaves_with_path(state)
-arrays = {
-    jax.tree_util.keystr(path, simple=True, separator="/"): leaf.addressable_data(0)
-    for path, leaf in leaves
-}
-np.savez(workdir / f"restored-{jax.process_index()}.npz", **arrays)
-"""
 
 
 def cluster(count) -> list[dict[str, str]]:
@@ -65,7 +39,7 @@ def assert_restored_alike(workdir, step, count):
     """Each of so many processes restores what the checkpoint holds, bit for bit."""
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", RESTORE, str(workdir)],
+            runs.program("restore", workdir),
             cwd=runs.REPOSITORY,
             env=runs.environment(1, **variables),
             stdout=subprocess.PIPE,

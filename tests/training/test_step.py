@@ -1,5 +1,3 @@
-import gc
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -120,30 +118,3 @@ def test_what_the_compilation_and_the_making_raise_is_raised():
         compile_beside(bad, like, first, make)
     with pytest.raises(ValueError, match="no such loss"):
         compile_beside(good, like, first, broken)
-
-
-def test_garbage_is_not_collected_while_a_step_is_compiled_and_then_as_before():
-    mesh, optimizer = make_mesh(), optax.sgd(0.01)
-    like, make = state_maker(init, optimizer, seed=0, ema=False, mesh=mesh, fsdp=False)
-    collects = []
-
-    def watched(*operands):
-        collects.append(gc.isenabled())
-        return loss(*operands)
-
-    def fails():
-        collects.append(gc.isenabled())
-        raise RuntimeError
-
-    step, first = step_of(like, optimizer, mesh, loss=watched), place(batch(), mesh)
-    with pytest.raises(RuntimeError):
-        compile_beside(step, like, first, fails)
-    assert gc.isenabled()
-    gc.disable()
-    try:
-        compile_beside(step, like, first, make)
-        assert not gc.isenabled()
-    finally:
-        gc.enable()
-    assert len(collects) >= 2
-    assert not any(collects)

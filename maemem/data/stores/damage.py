@@ -12,7 +12,7 @@ _LONGEST = 500
 
 
 @contextlib.contextmanager
-def named(path: str | Path, mend: str) -> Iterator[None]:
+def naming_file(path: str | Path, mend: str) -> Iterator[None]:
     """Makes whatever a damaged file lets its reader raise a ValueError that names the file.
 
     What the system says of a file, such as that there is none or that a disk is full, stays as it
@@ -41,5 +41,6 @@ def read_json(path: Path) -> dict[str, Any]:
       FileNotFoundError: if there is none.
       ValueError: if it is damaged.
     """
-    with named(path, "put back a copy of it, or delete it and run the stage that writes it again"):
+    mend = "put back a copy of it, or delete it and run the stage that writes it again"
+    with naming_file(path, mend):
         return dict(json.loads(path.read_bytes()))

@@ -108,7 +108,7 @@ def open_source(
     hdf5 = _HDF5_PATTERN.fullmatch(absolute)
     file = hdf5["file"] if hdf5 else absolute
     with contextlib.ExitStack() as stack:
-        with damage.named(file, MEND):
+        with damage.naming_file(file, MEND):
             if Path(absolute).is_dir():
                 array = _open_sections(Path(absolute), cache_bytes)
             elif hdf5:
@@ -132,7 +132,7 @@ _Opened = tuple[tuple[int, ...], np.dtype, bool, Callable[[Box], np.ndarray]]
 
 
 def _read(file: str, read: Callable[[Box], np.ndarray], box: Box) -> np.ndarray:
-    with damage.named(file, MEND):
+    with damage.naming_file(file, MEND):
         return read(box)
 
 

@@ -68,7 +68,7 @@ class Volume:
           ValueError: if something stored is damaged or out of reach, infinite or not a number.
           FileNotFoundError: if the volume has vanished since it was opened.
         """
-        with damage.named(self.source, _MEND):
+        with damage.naming_file(self.source, _MEND):
             values = reading.result()
         if values.dtype.kind == "f" and not np.isfinite(values).all():
             z, y, x = np.argwhere(~np.isfinite(values))[0] + start_zyx + self.region.start_zyx
@@ -326,7 +326,7 @@ def _agreed_voxel_size(path: str, stored: VoxelSize | None, given: VoxelSize | N
                 f"{path} does not say its voxel size; give voxel_size_nm, in nm, as z, y, x: "
                 f"--config.data.SET.NAME.voxel_size_nm=30.,6.,6."
             )
-        with damage.named(path, "correct its metadata"):
+        with damage.naming_file(path, "correct its metadata"):
             return check_voxel_size(stored)
     given = check_voxel_size(given)
     if stored and not np.allclose(given, stored, rtol=_SAME_VOXEL_SIZE, atol=0):

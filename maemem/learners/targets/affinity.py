@@ -1,8 +1,6 @@
 """Affinities: do a voxel and its neighbour belong to the same instance (Turaga et al. 2010)?"""
 
 import dataclasses
-import functools
-from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -81,12 +79,9 @@ class Affinity:
         if self.erosion:
             labels = erode(labels, self.erosion, self.in_plane)
         inside, labelled = labels > 0, labels != UNLABELLED
-        # Of ids and of flags apart: XLA would store neighbours that both results share, a crop for
-        # each offset.
-        ends = (neighbour(labels, offset, UNLABELLED) for offset in self.offsets_zyx)
-        labelled_ends = (neighbour(labelled, offset, False) for offset in self.offsets_zyx)
-        same = _channels([inside & (labels == end) for end in ends])
-        known = _channels([labelled & end for end in labelled_ends])
+        ends = [neighbour(labels, offset, UNLABELLED) for offset in self.offsets_zyx]
+        same = jnp.stack([inside & (labels == end) for end in ends], axis=-1)
+        known = jnp.stack([labelled & (end != UNLABELLED) for end in ends], axis=-1)
         return same.astype(jnp.float32), known
 
     def loss(
@@ -159,14 +154,3 @@ def _opposite(offset_zyx: Zyx) -> Zyx:
     """The same edge, seen from its other end."""
     z, y, x = offset_zyx
     return -z, -y, -x
-
-
-def _channels(flags: Sequence[Bool[Array, "b z y x"]]) -> Bool[Array, "b z y x c"]:
-    """Stacks along the last axis, as the bits of words: on a CPU, XLA is far slower by itself."""
-    words = [flags[first : first + 32] for first in range(0, len(flags), 32)]
-    parts = []
-    for word in words:
-        bits = [flag.astype(jnp.uint32) << n for n, flag in enumerate(word)]
-        packed = jax.lax.optimization_barrier(functools.reduce(jnp.bitwise_or, bits))
-        parts.append((packed[..., None] >> jnp.arange(len(word), dtype=jnp.uint32)) & 1)
-    return jnp.concatenate(parts, axis=-1).astype(bool)

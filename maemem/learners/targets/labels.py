@@ -10,12 +10,14 @@ from collections.abc import Callable
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Bool, Float32, Int32, Shaped, UInt
+from jaxtyping import Array, Bool, Float32, Int32, Shaped
 
 from maemem.geometry import Zyx
 
 UNLABELLED = -1
 _NO_ID = np.iinfo(np.int32).max
+# More than twice any squared distance; with one added to it, it is still an int32.
+_FAR = 2**30
 
 
 def neighbour(
@@ -82,11 +84,9 @@ def distance_to_other(
 ) -> tuple[Float32[Array, "b z y x"], Bool[Array, "b z y x"]]:
     """How far instances are from background, and background from instances, in their section.
 
-    Euclidean, and exact in sections of up to 32,769 × 32,769 voxels: along y and then along x, the
+    Euclidean, and exact in sections of up to 16,384 × 16,384 voxels: along y and then along x, the
     lowest of the parabolas that stand on the voxels of a line (Felzenszwalb and Huttenlocher 2012),
-    but found by trying all of them, one place of every line at a time. Squares are of the shortest
-    unsigned integers that hold that of the section's diagonal, 16 bits up to 128 × 128 voxels: of
-    short ones a CPU compares more at once.
+    found by trying all of them.
 
     Args:
       labels: the crops; nothing beyond their sides counts.
@@ -99,43 +99,27 @@ def distance_to_other(
     """
     inside, outside = labels > 0, labels == 0
     # Twice the squared distance, and 1 if it is that of an unlabelled voxel: the least says both.
-    farthest = sum(2 * (extent - 1) ** 2 for extent in labels.shape[2:]) + 1
-    dtype = np.min_scalar_type(farthest + 1)
-    zero, one, infinite = (dtype.type(value) for value in (0, 1, np.iinfo(dtype).max))
-    beyond = jnp.where(labels == UNLABELLED, one, infinite)
-    to_outside, to_inside = jnp.where(outside, zero, beyond), jnp.where(inside, zero, beyond)
-    for axis in (2, 3):
-        least = _least_along(axis, inside, to_outside, to_inside)
-        to_outside = jnp.where(inside, least, to_outside)
-        to_inside = jnp.where(outside, least, to_inside)
-    doubled = jnp.where(inside, to_outside, to_inside)
+    unlabelled = jnp.where(labels == UNLABELLED, 1, _FAR)
+    to_outside, to_inside = jnp.where(outside, 0, unlabelled), jnp.where(inside, 0, unlabelled)
+    doubled = jnp.stack([to_outside, to_inside])  # [2 b z y x]
+    for axis in (-2, -1):
+        doubled = _least_along(axis, doubled)
+    doubled = jnp.where(inside, *doubled)
     distance = jnp.sqrt((doubled // 2).astype(jnp.float32))
-    neither = doubled == infinite
+    neither = doubled == _FAR
     return jnp.where(neither, jnp.inf, distance), neither | (doubled % 2 == 0)
 
 
-def _least_along(
-    axis: int,
-    inside: Bool[Array, "b z y x"],
-    to_outside: UInt[Array, "b z y x"],
-    to_inside: UInt[Array, "b z y x"],
-) -> UInt[Array, "b z y x"]:
+def _least_along(axis: int, doubled: Int32[Array, "2 b z y x"]) -> Int32[Array, "2 b z y x"]:
     """The least over a line's places of what is there plus twice the square of the steps there.
 
-    Of `to_outside` where `inside`, else of `to_inside`; the dtype's greatest value is infinite. A
-    loop, since XLA may turn one reduction over all pairs of places into something far slower; of
-    several places a round, since each goes over all lines once.
+    A loop over places: one reduction over all pairs of them takes a CPU ten times as long.
     """
-    dtype = to_outside.dtype
-    place = jnp.arange(inside.shape[axis], dtype=dtype)
-    place = place.reshape(-1, *[1] * (inside.ndim - 1 - axis))
+    size = doubled.shape[axis]
+    place = jnp.arange(size).reshape(-1, *[1] * (-1 - axis))  # [y 1] or [x]
 
     def lower(index: Array, least: Array) -> Array:
-        here = (lax.dynamic_slice_in_dim(to, index, 1, axis) for to in (to_outside, to_inside))
-        # Below zero the difference wraps around, which does not change its square.
-        steps = 2 * jnp.square(place - index.astype(dtype))
-        # Infinity stays infinite: ~steps is the most to which they can be added.
-        return jnp.minimum(least, jnp.minimum(jnp.where(inside, *here), ~steps) + steps)
+        here = lax.dynamic_slice_in_dim(doubled, index, 1, axis)
+        return jnp.minimum(least, here + 2 * jnp.square(place - index))
 
-    start = jnp.full(inside.shape, jnp.iinfo(dtype).max, dtype)
-    return lax.fori_loop(0, inside.shape[axis], lower, start, unroll=4)
+    return lax.fori_loop(0, size, lower, jnp.full_like(doubled, _FAR))

@@ -30,12 +30,6 @@ def row(*labels):
     return np.array(labels, np.int32)[None, None, None]
 
 
-def test_no_neighbours_are_stored():
-    labels = jax.ShapeDtypeStruct((2, 16, 16, 16), np.int32)
-    used = targets.lower(Affinity(LEE), labels).compile().memory_analysis()
-    assert used.temp_size_in_bytes < 4 * labels.size
-
-
 def slow_targets(labels, offsets):
     """Edge by edge."""
     shape = (*labels.shape, len(offsets))

@@ -1,0 +1,1 @@
+"""What tests run as processes of their own: `python -m tests.programs.NAME`."""
