@@ -35,7 +35,7 @@ _UNSURE_TUNING_BYTES = 2629
 # Bytes a voxel of a block with its halo while it is cut up, at the peak; and, of steepest ascent,
 # of a block whose pieces' graph is made, by scores that are means and by those that are ranks.
 # Measured on affinities that differ from voxel to voxel, of an unsure network: the most fragments.
-_CUTTING_BYTES = {"distance": 85, "steepest": 212, "mutex": 997, "markers": 84}
+_CUTTING_BYTES = {"distance": 88, "steepest": 212, "mutex": 997, "markers": 84}
 _GRAPH_BYTES = {"mean": 208, "ranks": 1255}
 # Beside the image, bytes a voxel at the peak of `intensity_affinities`, by tracemalloc.
 _INTENSITY_BYTES = 32

@@ -12,19 +12,22 @@ import os
 import threading
 from collections.abc import Iterator, Sequence
 
+import cc3d
 import numpy as np
 import waterz
-from jaxtyping import Bool, Float, Integer, UInt32, UInt64
+from jaxtyping import Float, Integer, UInt32, UInt64
 from scipy import ndimage
 from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
-from skimage import measure, segmentation
+from scipy.sparse.csgraph import connected_components, minimum_spanning_tree
+from skimage import segmentation
 
 from maemem.segmentation.checks import check_probabilities
 from maemem.segmentation.instances import compact
 from maemem.segmentation.region_graph import SCORES, joined, merge, region_graph
 
 _GRAPH_VOXELS = 1 << 18  # Looked at together; what that takes is dropped before the next ones.
+_LINKED = 2.0  # Above all affinities.
+_NOTHING = -1  # Among bodies: a voxel that is none's and becomes none's.
 _one_at_a_time = threading.Lock()
 
 
@@ -39,7 +42,7 @@ def fragments(
 
     `steepest` climbs the affinities (Zlateski & Seung 2015). `distance` floods each inside from the
     voxels that are furthest from any membrane, in voxels (as Funke et al. 2019); then membranes
-    join over their strongest edges. It makes fewer fragments, and a gap of some voxels in a
+    join over their strongest affinities. It makes fewer fragments, and a gap of some voxels in a
     membrane joins none of them.
 
     Args:
@@ -47,7 +50,7 @@ def fragments(
       low: steepest: affinities up to `low` join nothing, and a voxel that has no higher one is
         background. distance: so is a voxel whose mean affinity is not above `low`.
       high: steepest: affinities from `high` on join always. distance: a voxel whose mean affinity
-        is not above `high` is membrane.
+        is not above `high` is membrane, and so is one of which any is not above half of it.
       sectionwise: whether each section is cut on its own, for sections so thick or so badly aligned
         that affinities along z mislead. `agglomerate` can join their fragments.
       method: one of `FRAGMENTS`.
@@ -134,59 +137,100 @@ def _steepest(affinities: np.ndarray, low: float, high: float) -> np.ndarray:
 
 
 def _around_maxima(affinities: np.ndarray, low: float, high: float) -> np.ndarray:
-    """A seeded watershed of the distance to the nearest membrane, then membranes by their edges."""
+    """A seeded watershed of the distance to the nearest membrane, inside of bodies alone.
+
+    Floods over membranes would follow distances, whatever the affinities say. So the voxels of
+    membranes join over their strongest affinities: bodies, or one another where a process is too
+    thin to have an inside.
+    """
     # Of a section alone, nothing is known about neighbours along z.
     known = affinities[1:3] if affinities.shape[1] == 1 else affinities[:3]
     mean = known.mean(axis=0, dtype=np.float32)
-    inside = mean > high
+    # The mean alone would not show one low affinity beside two high ones, as where bodies touch. An
+    # affinity between two voxels inside is a known one of either: so no flood that stays inside
+    # crosses a low one, and a membrane may be as thin as the face between two voxels.
+    inside = (mean > high) & (known.min(axis=0) > max(low, high / 2))
     if inside.all():  # Nothing to be far from.
         return np.ones(mean.shape, np.uint64)
+    bodies = _bodies(inside)
+    bodies[mean <= low] = _NOTHING
+    nearest = _nearest(affinities)
+    basins = _steepest(_linked(nearest, bodies), low, _LINKED)
+    return _with_bodies(nearest, basins, bodies > 0, low)
+
+
+def _bodies(inside: np.ndarray) -> np.ndarray:
+    """What is inside, cut up around what is furthest from all that is not: int32, 0 elsewhere."""
     distance = np.asarray(ndimage.distance_transform_edt(inside), np.float32)
     # A ridge's many small maxima become one.
     distance = np.where(inside, ndimage.gaussian_filter(distance, 1.0), 0)
     peaks = inside & (ndimage.maximum_filter(distance, 5) == distance)
-    seeds = measure.label(peaks)
-    # Floods stay inside: over membranes they would follow distances, whatever the affinities say.
-    flooded = segmentation.watershed(-distance, seeds, mask=inside)
-    return _join_strongest(affinities, flooded, (mean > low) & (flooded == 0))
+    # Filters look across membranes: what is thin has no peak of its own beside what is thick.
+    components = cc3d.connected_components(inside, connectivity=6)
+    with_peak = np.zeros(int(components.max()) + 1, bool)
+    with_peak[components[peaks]] = True
+    peaks |= inside & ~with_peak[components]
+    seeds = cc3d.connected_components(peaks, connectivity=6)
+    return segmentation.watershed(-distance, seeds.astype(np.int32), mask=inside)
 
 
-def _join_strongest(
-    affinities: Float[np.ndarray, "c z y x"],
-    labels: Integer[np.ndarray, "z y x"],
-    rest: Bool[np.ndarray, "z y x"],
-) -> UInt64[np.ndarray, "z y x"]:
-    """Joins the voxels of `rest` to labels, strongest edge first; two labels are never joined.
+def _linked(affinities: np.ndarray, bodies: np.ndarray) -> np.ndarray:
+    """Affinities by which each body is one basin: above all others in it, 0 between two of them.
 
-    In rounds (Borůvka 1926), each part without a label joins where its strongest edge leads. Voxels
-    that no edge connects to a label are background.
+    Those of voxels that are nothing's are 0, too.
     """
-    count = int(labels.max(initial=0))
-    # The nodes of a graph: 0 for neither, the labels, then the voxels of `rest`.
-    nodes = np.where(rest, count + np.cumsum(rest).reshape(rest.shape), labels)
-    edges, weights = [], []
-    for axis in range(3):
-        along = np.moveaxis(nodes, axis, 0)  # [z y x] -> [axis ...]
-        here, before = along[1:], along[:-1]
-        meet = (here > 0) & (before > 0) & (np.maximum(here, before) > count) & (here != before)
-        edges.append(np.stack([here[meet], before[meet]], axis=1))
-        weights.append(np.moveaxis(affinities[axis], axis, 0)[1:][meet])
-    order = np.argsort(-np.concatenate(weights), kind="stable")
-    ends = np.concatenate(edges)[order]  # [edges 2], the strongest first
-    part = np.arange(count + int(rest.sum()) + 1)  # each named by its lowest node
-    while True:
-        ends = part[ends]
-        ends = ends[(ends[:, 0] != ends[:, 1]) & (ends.max(axis=1) > count)]
-        if not len(ends):
-            break
-        names, first = np.unique(ends.ravel(), return_index=True)  # [edges 2] -> [edges * 2]
-        u, v = ends[first[names > count] // 2].T
-        graph = coo_array((np.ones(len(u), bool), (u, v)), shape=(len(part),) * 2)
-        _, joined_part = connected_components(graph, directed=False)
-        _, lowest = np.unique(joined_part, return_index=True)
-        part = lowest[joined_part][part]
-    found = part[nodes]
-    return np.where(found > count, 0, found).astype(np.uint64)
+    linked = affinities.copy()
+    for axis, values in enumerate(linked):
+        after = np.moveaxis(values, axis, 0)[1:]
+        voxel, other = np.moveaxis(bodies, axis, 0)[1:], np.moveaxis(bodies, axis, 0)[:-1]
+        after[(voxel == _NOTHING) | (other == _NOTHING)] = 0
+        between = (voxel > 0) & (other > 0)
+        after[between] = np.where(voxel == other, np.float32(_LINKED), 0)[between]
+    return linked
+
+
+def _with_bodies(
+    affinities: np.ndarray, basins: np.ndarray, body: np.ndarray, low: float
+) -> np.ndarray:
+    """Joins basins without a body to one that has some, over the strongest affinities first.
+
+    That is the minimum spanning forest of which bodies are the roots (Cousty et al. 2009), but that
+    affinities up to `low` join nothing: basins that none lead to a body stay as they are.
+    """
+    count = int(basins.max(initial=0)) + 1
+    has_body = np.zeros(count, bool)
+    has_body[basins[body]] = True
+    ends, strengths = _strongest_edges(affinities, basins, has_body, low)
+    # Node 0, the background, stands for the root of all bodies, whose edges cost least of all.
+    rooted = np.flatnonzero(has_body)
+    costs = np.concatenate([2 - strengths, np.full(len(rooted), 0.5)])
+    ends = np.concatenate([ends, [np.zeros_like(rooted), rooted]], axis=1)
+    tree = minimum_spanning_tree(coo_array((costs, tuple(ends)), shape=(count, count))).tocoo()
+    _, trees = connected_components(tree, directed=False)
+    kept = (tree.row > 0) & (tree.col > 0) & (trees[tree.row] == trees[0])
+    u, v = tree.row[kept], tree.col[kept]
+    joins = coo_array((np.ones(len(u), bool), (u, v)), shape=(count, count))
+    _, labels = connected_components(joins, directed=False)  # Node 0 is alone, and the first.
+    return labels.astype(np.uint64)[basins]
+
+
+def _strongest_edges(
+    affinities: np.ndarray, basins: np.ndarray, has_body: np.ndarray, low: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Touching basins, not two with a body, `[2 edges]`; and the highest affinity, above `low`."""
+    codes, values = [], []
+    for axis, along in enumerate(affinities):
+        u, v = np.moveaxis(basins, axis, 0)[1:], np.moveaxis(basins, axis, 0)[:-1]
+        between = np.moveaxis(along, axis, 0)[1:]
+        meet = (u != v) & (u > 0) & (v > 0) & (between > low)
+        meet[meet] = ~(has_body[u[meet]] & has_body[v[meet]])
+        pair = np.sort([u[meet], v[meet]], axis=0).astype(np.int64)
+        codes.append(pair[0] * len(has_body) + pair[1])
+        values.append(between[meet])
+    strengths = np.concatenate(values)
+    order = np.argsort(-strengths, kind="stable")
+    code, first = np.unique(np.concatenate(codes)[order], return_index=True)
+    return np.stack(np.divmod(code, len(has_body))), strengths[order][first]
 
 
 def _nearest(affinities: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ import functools
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tifffile
 from scipy import ndimage
 
 from maemem.config import waterz
@@ -72,3 +73,24 @@ def test_blocks_differ_little_from_the_whole(
         )
     ]
     assert voi[0] < bound < voi[1]
+
+
+@pytest.mark.parametrize(("method", "high"), [("steepest", 0.98), ("distance", 0.8)])
+@pytest.mark.parametrize("tissue", ["synthetic", "fib25"])
+def test_blocks_of_perfect_affinities_are_those_of_the_whole(
+    tmp_path, request, tissue, method, high
+):
+    """Bodies that touch, without a membrane between them."""
+    if tissue == "synthetic":
+        ids = neurites()
+    else:
+        path = request.getfixturevalue("real_data") / "fib25" / "train-labels.tif"
+        ids = tifffile.imread(path)[:40, :128, :128].astype(np.int32)
+    targets, _ = Affinity(NEAREST).targets(jnp.asarray(ids[None]))
+    values = np.asarray(targets)[0].transpose(3, 0, 1, 2)  # [1 z y x c] -> [c z y x]
+    thresholds = {"score": "mean", "low": 0.05, "high": high, "threshold": 0.3}
+    whole = decode("waterz", values, thresholds, smallest=0, fragments=method)
+    cut, merging = cutter("waterz", thresholds, fragments=method)
+    options = {"block_zyx": BLOCK, "chunk_zyx": BLOCK, "halo_zyx": (16, 32, 32)}
+    blocks = run(values, cut, tmp_path / "a.zarr", merging=merging, **options)
+    np.testing.assert_array_equal(blocks, whole)
