@@ -230,6 +230,17 @@ def test_long_range_edges_weigh_what_the_config_says():
     assert target(config.objective).long_range_weight == 0.25
 
 
+@pytest.mark.parametrize("field", ["data.crop_zyx", "predict.window_zyx"])
+def test_crops_and_windows_too_small_for_an_offset_are_refused(field):
+    config = segmenting()
+    config.objective.offsets = "lee"
+    segmentation(config, (30.0, 6.0, 6.0))
+    config.predict.window_zyx = config.data.crop_zyx
+    config.update_from_flattened_dict({field: (4, 96, 96)})
+    with pytest.raises(ValueError, match=rf"{field} \(4, 96, 96\) is too small .* offset z-4"):
+        segmentation(config, (30.0, 6.0, 6.0))
+
+
 def test_default_grids_are_those_of_their_methods():
     for section in (waterz(), mutex(), markers(), markers(distance=False)):
         check_grid(section.method, section.grid.to_dict())

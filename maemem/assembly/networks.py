@@ -121,9 +121,12 @@ def segmentation(config: Config, voxel_size_nm: VoxelSize) -> Segmentation:
       voxel_size_nm: z, y, x; crops may be turned only as it allows.
 
     Raises:
-      ValueError: if network, patch and channels do not fit each other.
+      ValueError: if network, patch and channels do not fit each other, or a crop or a window is too
+        small for what is predicted.
     """
     model, what = config.model, target(config.objective)
+    what.check_crop("data.crop_zyx", config.data.crop_zyx)
+    what.check_crop("predict.window_zyx", config.predict.window_zyx)
     common = {
         "patch_zyx": model.patch_zyx,
         "channels": model.channels,

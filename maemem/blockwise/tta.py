@@ -14,6 +14,12 @@ from maemem.geometry import View, Zyx
 # A view's prediction [b z y x c], turned back, and where it is known: bool [z y x c].
 Undo = Callable[[jax.Array, View], tuple[jax.Array, jax.Array]]
 
+# How much the plain view counts where it is not known, such as for an edge that leaves the window:
+# the loss never trains those. A known one, at least 2e-12 in the corner of a window (see
+# `windows.blend_weights`), always wins; but edges that no window knows, as those of its first
+# section where windows do not overlap, still have a prediction, if a poor one.
+_LAST_RESORT = 1e-20
+
 
 def average_over_views(
     apply: Callable[[np.ndarray], jax.Array], undo: Undo, views: Sequence[View]
@@ -27,7 +33,7 @@ def average_over_views(
       apply: raw crops `[b z y x]`, as `predict_volume` gives them, to predictions `[b z y x c]`;
         jitted.
       undo: turns the prediction of a view back and says where it is known, such as an objective's.
-        The plain view is not given to it: that one counts as known everywhere.
+        What no view knows is as the plain one has it.
       views: the plain one among them.
 
     Returns:
@@ -40,8 +46,9 @@ def average_over_views(
 
     @functools.partial(jax.jit, static_argnames="view")
     def add(sums, counts, prediction: jax.Array, view: View):
-        turned, known = _turn_back(undo, prediction, view)
-        return sums + jnp.where(known, turned.astype(jnp.float32), 0), counts + known
+        turned, weights = _turn_back(undo, prediction, view)
+        values = jnp.where(weights > 0, turned.astype(jnp.float32), 0)
+        return sums + values * weights, counts + weights
 
     def predict(crops: np.ndarray) -> jax.Array:
         sums, counts = jnp.float32(0), jnp.float32(0)
@@ -54,6 +61,8 @@ def average_over_views(
 
 def share_known(undo: Undo, views: Sequence[View], window_zyx: Zyx, channels: int) -> np.ndarray:
     """The share of views that know a voxel's channel: how far `average_over_views` is to count.
+
+    It is tiny, not 0, for what none of them knows: that counts where no other window knows it.
 
     Args:
       undo: as there.
@@ -81,14 +90,14 @@ def share_known(undo: Undo, views: Sequence[View], window_zyx: Zyx, channels: in
 
 
 def _turn_back(undo: Undo, prediction: jax.Array, view: View) -> tuple[jax.Array, jax.Array]:
-    if view == View():
-        return prediction, jnp.ones(prediction.shape[1:], bool)
-    return undo(prediction, view)
+    """What a view says, turned back, and how much it counts, float32 `[z y x c]`."""
+    turned, known = undo(prediction, view)
+    return turned, jnp.where(known, 1, _LAST_RESORT if view == View() else 0).astype(jnp.float32)
 
 
 def _check_plain(views: Sequence[View]) -> None:
     if View() not in views:
         raise ValueError(
-            f"the plain view is not among the {len(views)} views, so some edges at a window's "
-            f"border are known in none; add geometry.View()"
+            f"the plain view is not among the {len(views)} views, so edges that leave a window "
+            f"would have no prediction; add geometry.View()"
         )

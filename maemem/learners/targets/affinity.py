@@ -102,6 +102,19 @@ class Affinity:
         """Affinities in [0, 1]."""
         return jax.nn.sigmoid(logits.astype(jnp.float32))
 
+    def check_crop(self, name: str, shape_zyx: Zyx) -> None:
+        """Checks that crops are large enough for each channel to have an edge inside of them.
+
+        Raises:
+          ValueError: if one has none: it would never be learnt, nor its prediction mean anything.
+        """
+        for channel, offset in zip(self.channels, self.offsets_zyx, strict=True):
+            if any(abs(step) >= size for step, size in zip(offset, shape_zyx, strict=True)):
+                raise ValueError(
+                    f"{name} {tuple(shape_zyx)} is too small for the offset {channel}: no edge as "
+                    f"long lies inside of it; choose a larger one, or the offsets nearest"
+                )
+
     def admits(self, view: View) -> bool:
         """Whether `undo` can turn back what was predicted in this view."""
         # What is done to labels in plane is done to other voxels where other planes are sections.

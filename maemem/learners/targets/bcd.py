@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Float32, Int32
 
-from maemem.geometry import View
+from maemem.geometry import View, Zyx
 from maemem.learners.targets.labels import (
     UNLABELLED,
     distance_to_other,
@@ -98,6 +98,9 @@ class Bcd:
         # (tanh(a) + 1) / 2 = sigmoid(2a)
         factors = jnp.array([1.0, 1.0, 2.0][: len(self.channels)])
         return jax.nn.sigmoid(logits.astype(jnp.float32) * factors)
+
+    def check_crop(self, name: str, shape_zyx: Zyx) -> None:
+        """Crops of any size will do: no channel looks beyond a voxel's own."""
 
     def admits(self, view: View) -> bool:
         """Whether `undo` can turn back what was predicted in this view: sections are still such."""

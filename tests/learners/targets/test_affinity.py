@@ -206,3 +206,13 @@ def test_gradients_are_finite_where_a_class_or_everything_is_missing(label, logi
 def test_activate_gives_probabilities():
     logits = jnp.array([-40, 0, 40], jnp.bfloat16)[None, None, None, None]
     np.testing.assert_allclose(Affinity().activate(logits).ravel(), [0, 0.5, 1], atol=1e-6)
+
+
+def test_crops_have_an_edge_of_every_channel():
+    Affinity(LEE).check_crop("data.crop_zyx", (5, 28, 28))
+    Affinity(NEAREST).check_crop("data.crop_zyx", (2, 2, 2))
+    for crop, channel in (((4, 96, 96), "z-4"), ((6, 27, 96), "y-27"), ((6, 96, 16), "x-27")):
+        with pytest.raises(
+            ValueError, match=rf"data\.crop_zyx .* too small for the offset {channel}"
+        ):
+            Affinity(LEE).check_crop("data.crop_zyx", crop)
