@@ -23,6 +23,7 @@ from maemem.geometry import Box, Zyx
 # What is predicted, float32 `[c z y x]`, to ids `[z y x]`, 0 for background.
 Cut = Callable[[np.ndarray], np.ndarray]
 
+_LEAST_SHARE = 0.5  # Of the voxels of a face, see `joins_across`.
 MEND = "delete the unfinished result that it lies in, and begin again"
 
 
@@ -106,12 +107,16 @@ def cut_block(labels: np.ndarray, outer: Box, block: Box, shape_zyx: Zyx) -> Pie
     )
 
 
-def same_across(
+def joins_across(
     lower: np.ndarray, after: np.ndarray, upper: np.ndarray, before: np.ndarray
 ) -> np.ndarray:
-    """Where two blocks agree that a voxel and the next one, across their face, are one fragment.
+    """Which pieces of two blocks are one across their face.
 
-    That both have to agree keeps apart what one of them sees too little of.
+    A voxel and the next one are one fragment where both blocks say so. Two pieces are joined if
+    that holds for at least half of the voxels through which the one crosses the face that does so
+    through fewer of them, each as its own block has it. Where fragments are decided within the
+    halo, both blocks see the same, and it holds for all of these voxels or for none; elsewhere, as
+    of a mutex watershed, which may hang on an edge far away, one voxel would join the largest.
 
     Args:
       lower: the last plane of pieces of the lower block, in its own numbers.
@@ -120,6 +125,16 @@ def same_across(
       before: to which of them the upper block counts the last plane of the lower one.
 
     Returns:
-      bool, of the shape of a plane.
+      int64 `[joins 2]`, a piece of the lower block and one of the upper.
     """
-    return (lower > 0) & (lower == after) & (upper > 0) & (upper == before)
+    on, back = (lower > 0) & (lower == after), (upper > 0) & (upper == before)
+    both = np.stack([lower, upper])[:, on & back].T  # [2 a b] -> [voxels 2]
+    pairs, agreeing = np.unique(both, axis=0, return_counts=True)
+    crossing = [_counts(lower[on], pairs[:, 0]), _counts(upper[back], pairs[:, 1])]
+    return pairs[agreeing >= _LEAST_SHARE * np.min(crossing, axis=0)]
+
+
+def _counts(ids: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """How often each of some ids is among others."""
+    names, counts = np.unique(ids, return_counts=True)
+    return counts[np.searchsorted(names, wanted)]

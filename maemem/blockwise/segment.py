@@ -3,8 +3,9 @@
 Three steps over all blocks, and a look at the whole between them:
 
 1. Each block is cut into pieces, of which it is seen where they go on in the blocks beside it.
-2. Across each face, pieces that both sides see as one fragment are joined; and the affinities of
-   all voxels of a block to their predecessors are summed up, in a graph of pieces.
+2. Across each face, pieces that both sides see as one fragment, by half of the voxels or more, are
+   joined; and the affinities of all voxels of a block to their predecessors are summed up, in a
+   graph of pieces.
 3. Fragments are numbered and merged in the whole graph, which is all that has to fit the memory;
    small objects are dropped, and each block is told the objects of its pieces.
 """
@@ -179,13 +180,13 @@ def _connect(job: _Job, offsets: np.ndarray, block: Box) -> None:
         (before,) = pieces.load(job.folder / "cut", block, f"before{axis}")
         of_lower = [place[other] - (other == axis) for other in range(3)]
         planes = np.moveaxis(ids, axis, 0)[:2, 1:, 1:]
-        same = pieces.same_across(
+        joined_here = pieces.joins_across(
             planes[0],
             _in_whole(after, offsets[tuple(of_lower)]),
             planes[1],
             _in_whole(before, offsets[tuple(place)]),
         )
-        joins.append(np.unique(planes[:, same].T, axis=0))
+        joins.append(joined_here)
     graph = RegionGraph(joins[0], joins[0])
     if job.merging:
         affinities = job.read(block.moved(job.region.start_zyx))
