@@ -81,7 +81,7 @@ def inflate(
     For one section of tokens the features are those of the 2-D network of that section as a grey
     image: the kernels of red, green and blue are summed, and the normalisation of the network's
     pixels becomes part of them. For several sections they are not, even if all sections are alike:
-    attention spans all of them, and the one class token competes with all.
+    attention spans all of them, and the one class token weighs less beside more tokens.
 
     Args:
       tensors: by the names of timm (`blocks.0.attn.qkv.weight`) or of files of transformers

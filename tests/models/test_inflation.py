@@ -74,6 +74,17 @@ def test_what_a_deep_patch_sees(grey):
         np.testing.assert_allclose(found, features(weights(), seen), atol=1e-4)
 
 
+def test_only_one_section_of_tokens_has_the_features_of_the_2d_network(grey):
+    """Equal sections stay alike, but the class token weighs less beside more tokens."""
+    several = encode(weights(), np.repeat(grey[None], 3, axis=0))
+    first, *others = np.split(np.asarray(several), 3)
+    for section in others:
+        np.testing.assert_allclose(section, first, atol=1e-5)
+    expected = features(weights(), grey)
+    off = np.linalg.norm(first - expected) / np.linalg.norm(expected)
+    assert 1e-3 < off < 0.1
+
+
 def test_sections_are_alike_until_the_gain_of_depth_is_learnt(grey):
     patch, image = (1, PATCH, PATCH), jnp.asarray(np.repeat(grey[None], 2, 0))[None, ..., None]
     params = inflate(weights(), patch, "centre")
