@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
@@ -110,3 +110,37 @@ def test_stricter_thresholds_never_score_higher(truth, predicted):
 def test_the_truth_itself_is_perfect(truth):
     scores = average_precision(contingency(truth, truth))
     assert scores.tolist() == [1] * 10 if truth.any() else np.isnan(scores).all()
+
+
+def slow_precision(truth, predicted, iou):
+    """The score again, by sets of voxels, and by whole numbers where a recall is reached."""
+    truths, guesses = (
+        {int(i): set(np.flatnonzero(ids == i).tolist()) for i in np.unique(ids) if i}
+        for ids in (truth, predicted)
+    )
+    found, free = [], dict(truths)
+    for name in sorted(guesses, key=lambda i: (-len(guesses[i]), i)):
+        guess = guesses[name]
+        overlaps = {i: len(guess & body) / len(guess | body) for i, body in free.items()}
+        best = max(overlaps, key=lambda i: overlaps[i], default=0)
+        found.append(best > 0 and overlaps[best] >= iou)
+        if found[-1]:
+            del free[best]
+    hits = np.cumsum(found, dtype=int).tolist()
+    total = 0.0
+    for percent in range(101):
+        reached = [h / n for n, h in enumerate(hits, 1) if 100 * h >= percent * len(truths)]
+        total += max(reached, default=0.0)
+    return total / 101
+
+
+@settings(max_examples=60, deadline=None)
+@given(labels, labels, st.floats(0, 1), st.sampled_from([0.1, 0.3, 0.5, 0.75]))
+def test_equals_a_slow_version(truth, other, share, iou):
+    """Of predictions that are partly the truth, so that some of them match."""
+    assume(truth.any())
+    mixed = np.random.default_rng(0).uniform(size=truth.shape) < share
+    predicted = np.where(mixed, truth, other)
+    expected = slow_precision(truth, predicted, iou)
+    table = contingency(truth, predicted)
+    assert average_precision(table, [iou]) == pytest.approx([expected], abs=1e-12)
