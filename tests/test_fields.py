@@ -70,14 +70,14 @@ def test_what_does_not_fit_is_refused_by_name(changes, message):
 
 def test_a_kind_with_the_fields_of_another_is_refused():
     found = {**section(Shape, KINDS), "kind": "line"}
-    with pytest.raises(ValueError, match="which kind line does not know"):
+    with pytest.raises(ValueError, match=r"which kind line does not know"):
         build_kind(KINDS, found, "finetune.learner")
 
 
 def test_an_unknown_kind_and_a_missing_field_are_named():
-    with pytest.raises(ValueError, match="a.kind is 'cube'; expected: one of shape, line"):
+    with pytest.raises(ValueError, match=r"a.kind is 'cube'; expected: one of shape, line"):
         build_kind(KINDS, {"kind": "cube"}, "a")
-    with pytest.raises(ValueError, match="a has no value of length"):
+    with pytest.raises(ValueError, match=r"a has no value of length"):
         build(Line, {}, "a")
-    with pytest.raises(ValueError, match="Line needs a value of length"):
+    with pytest.raises(ValueError, match=r"Line needs a value of length"):
         section(Line)
