@@ -3,6 +3,7 @@
     python -m maemem.main --config=configs/finetune_snemi.py --config.data.root=DATA \\
         --config.finetune.encoder=runs/snemi --workdir=runs/snemi_affinity
 
+As the authors' are, affinities are of labels with widened borders (`objective.remove_borders`).
 `:bcd` learns binary mask, contour and distance instead of affinities, for 200,000 steps. `:large`
 and `:bcd,large` use the article's large encoder: pre-train it with
 `--config=configs/pretrain_snemi.py:large --workdir=runs/snemi_large`, and fine-tune with
@@ -46,6 +47,7 @@ def get_config(variant: str = ""):
         scored="25:75, 97:928, 97:928",
     )
     config.evaluate.lone_background = True
+    config.objective.remove_borders = True
     if "large" in chosen:
         config.model.encoder = transformer(*ENCODERS["large"])
     if "bcd" in chosen:

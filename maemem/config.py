@@ -286,7 +286,7 @@ def mutex() -> Config:
         {
             "nearest_bias": (0.2, 0.4, 0.6),  # Nearest voxels attract above it, and repel below.
             "long_bias": (0.5, 0.7, 0.9),  # The same of voxels further apart.
-            "background": (0.2,),  # Voxels whose nearest affinities are smaller are background.
+            "background": (0.0, 0.2),  # Voxels whose nearest affinities are smaller are background.
         },
         select_by="adapted_rand",
     )

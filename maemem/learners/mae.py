@@ -18,11 +18,20 @@ Image = Float[Array, "b z y x 1"]
 def normalise_patches(patches: Float[Array, "b n p"]) -> Float[Array, "b n p"]:
     """Each patch less its mean, over its standard deviation, in float32 (He et al. 2021).
 
-    A patch without contrast stays near zero: 1e-6 is added to the variance.
+    The variance is the unbiased one, as there. A patch without contrast stays near zero: 1e-6 is
+    added to the variance.
     """
     patches = patches.astype(jnp.float32)
-    mean = patches.mean(-1, keepdims=True)
-    return (patches - mean) / jnp.sqrt(patches.var(-1, keepdims=True) + 1e-6)
+    mean, deviation = patch_statistics(patches)
+    return (patches - mean) / deviation
+
+
+def patch_statistics(
+    patches: Float[Array, "b n p"],
+) -> tuple[Float[Array, "b n 1"], Float[Array, "b n 1"]]:
+    """The mean of each patch, and the deviation that `normalise_patches` divides by."""
+    variance = patches.var(-1, keepdims=True, ddof=min(1, patches.shape[-1] - 1))
+    return patches.mean(-1, keepdims=True), jnp.sqrt(variance + 1e-6)
 
 
 def take_tokens(tokens: Shaped[Array, "b n d"], ids: Int[Array, "b m"]) -> Shaped[Array, "b m d"]:
@@ -125,7 +134,7 @@ class Reconstruction:
         visible, masked = self.masks(keys, image)
         predicted = self.predict(params, image, visible, masked)
         truth = take_tokens(patchify(image, self.model.patch_zyx), masked)
-        mean, std = truth.mean(-1, keepdims=True), jnp.sqrt(truth.var(-1, keepdims=True) + 1e-6)
+        mean, std = patch_statistics(truth)
         left = self._filled(image, masked, jnp.nan)
         return image[..., 0], left, self._filled(image, masked, predicted * std + mean)
 

@@ -78,9 +78,10 @@ def inflate(
 ) -> dict[str, Any]:
     """The parameters of `Encoder`, with `Plane`, of a 2-D vision transformer of colour images.
 
-    Of a volume of one section it makes what the 2-D network makes of that section as a grey image:
-    the kernels of red, green and blue are added up, and what the network's pixels were normalised
-    by is made part of them. The class token takes its place with it.
+    For one section of tokens the features are those of the 2-D network of that section as a grey
+    image: the kernels of red, green and blue are summed, and the normalisation of the network's
+    pixels becomes part of them. For several sections they are not, even if all sections are alike:
+    attention spans all of them, and the one class token competes with all.
 
     Args:
       tensors: by the names of timm (`blocks.0.attn.qkv.weight`) or of files of transformers

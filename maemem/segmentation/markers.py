@@ -25,6 +25,7 @@ class MarkerThresholds:
     smallest: int  # Objects of fewer voxels are dropped.
     seed_distance: float | None = None  # and its distance is above this.
     mask_distance: float | None = None  # Nor do they reach distances that are not above this.
+    smallest_seed: int = 32  # Seeds of fewer voxels are dropped, as PyTorch Connectomics does.
 
     def __post_init__(self):
         if (self.seed_distance is None) != (self.mask_distance is None):
@@ -39,7 +40,8 @@ def marker_watershed(
 ) -> UInt32[np.ndarray, "z y x"]:
     """Finds seeds well inside of objects, and floods from them (Wei et al. 2020).
 
-    Seeds are the connected components (six neighbours) of the voxels that pass the seed thresholds.
+    Seeds are the connected components (26 neighbours) of the voxels that pass the seed thresholds;
+    those of fewer than `smallest_seed` voxels are dropped.
     They grow from high to low distance, or binary probability where there is no distance, as far as
     the mask reaches.
 
@@ -65,7 +67,8 @@ def marker_watershed(
         height = 2 * prediction[2] - 1
         seeds &= height > thresholds.seed_distance
         mask &= height > thresholds.mask_distance
-    markers = cc3d.connected_components(seeds, connectivity=6, out_dtype=np.uint32)
+    markers = cc3d.connected_components(seeds, connectivity=26, out_dtype=np.uint32)
+    markers = remove_small(markers, thresholds.smallest_seed)
     # skimage floods upwards, and wants signed markers.
     labels = watershed(-height, markers.astype(np.int32), mask=mask)
     return compact(remove_small(labels, thresholds.smallest))

@@ -112,7 +112,9 @@ def merge(
       count: of the fragments.
       thresholds: affinities, falling: two regions merge where their score is above it, so the lower
         the threshold, the larger the objects. One pass serves all of them.
-      score: of a boundary's affinities: `mean`; `median` or `quantile85`, to 1/256.
+      score: of a boundary's affinities: `mean`; or `median` or `quantile85`, to 1/256. These are
+        waterz's `HistogramQuantileAffinity` without `InitWithMax`: thresholds that were tuned with
+        it do not compare.
 
     Returns:
       an iterator over one table for each threshold, of the object `[fragment]`, one of its

@@ -1,6 +1,7 @@
 """Scores the labels of the validation and the test set against the truth.
 
-Writes WORKDIR/evaluate/scores.json.
+Writes WORKDIR/evaluate/scores.json: the scores, with the thresholds and the hash of the network's
+parameters that they are of.
 """
 
 from __future__ import annotations
@@ -29,7 +30,12 @@ from maemem.scores.summary import score_all
 from maemem.segmentation.decoders import Thresholds
 from maemem.stages.predict import SETS
 from maemem.stages.segment import finished_labels
-from maemem.stages.thresholds import fingerprint, methods, tuned_thresholds
+from maemem.stages.thresholds import (
+    fingerprint,
+    methods,
+    stored_prediction,
+    tuned_thresholds,
+)
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +76,13 @@ def run(config: Config, workdir: pathlib.Path) -> None:
             else:
                 log.warning("%s volume %s has no labels, so it has no scores", name, volume)
     path.parent.mkdir(exist_ok=True)
-    result = {"tuned": tuned, "thresholds": thresholds, "sets": sets}
+    networks = {
+        stored_prediction(workdir, name, volume).attributes.get("network", "unknown")
+        for name, volumes in sets.items()
+        for volume in volumes
+    }
+    made_of = {"networks": sorted(networks), "tuned": tuned, "thresholds": thresholds}
+    result = {**made_of, "sets": sets}
     write_durably(path, json.dumps(result, indent=1))
     log.info("scores, in %s:\n%s", path, table(sets))
 

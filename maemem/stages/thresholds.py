@@ -149,11 +149,14 @@ def _tune(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
             record["thresholds"][method] = {name: chosen[name] for name in ("low", "high")}
             continue
         costs: dict[str, list[float]] = {}
+        empty: set[str] = set()
         for volume, entry in labelled.items():
-            for thresholds, cost in _costs(config, workdir, volume, entry, method):
+            for thresholds, cost, objects in _costs(config, workdir, volume, entry, method):
                 costs.setdefault(json.dumps(thresholds), []).append(cost)
+                if not objects:
+                    empty.add(json.dumps(thresholds))
         means = {key: _mean(values) for key, values in costs.items()}
-        best = min(means, key=lambda key: (math.isnan(means[key]), means[key]))
+        best = best_of(means, empty)
         if math.isnan(means[best]):
             raise ValueError(
                 f"no volume of data.validation ({', '.join(labelled)}) has anything to score "
@@ -168,7 +171,8 @@ def _tune(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
 
 def _costs(
     config: Config, workdir: pathlib.Path, volume: str, entry: Config, method: str
-) -> Iterator[tuple[Thresholds, float]]:
+) -> Iterator[tuple[Thresholds, float, int]]:
+    """Thresholds, what they cost, and how many objects they find."""
     grid = config.segment.grid.to_dict()
     truth, box = read_truth(config, workdir, entry)
     read, stored = open_decoded(config, workdir, "validation", volume, method)
@@ -181,7 +185,20 @@ def _costs(
         for thresholds, labels in found:
             scores = score_all(contingency(truth, labels[inside]), **config.evaluate.to_dict())
             bar.update()
-            yield thresholds, cost(scores, config.segment.select_by)
+            yield thresholds, cost(scores, config.segment.select_by), int(labels.max())
+
+
+def best_of(costs: dict[str, float], empty: set[str]) -> str:
+    """The thresholds of the lowest cost; NaN is the highest.
+
+    Those that leave a volume without objects come last: background alone can score a perfect Rand
+    error and VOI where the truth has one object.
+
+    Args:
+      costs: by thresholds.
+      empty: thresholds that find no object in some volume.
+    """
+    return min(costs, key=lambda key: (math.isnan(costs[key]), key in empty, costs[key]))
 
 
 def _mean(values: list[float]) -> float:

@@ -42,7 +42,7 @@ def slow_error(objective, params, images, keys):
         for prediction, token in zip(predicted, masked.tolist(), strict=True):
             z, y, x = np.unravel_index(token, (2, 2, 2))
             patch = seen[2 * z : 2 * z + 2, 8 * y : 8 * y + 8, 8 * x : 8 * x + 8].astype(np.float64)
-            target = (patch - patch.mean()) / np.sqrt(patch.var() + 1e-6)
+            target = (patch - patch.mean()) / np.sqrt(patch.var(ddof=1) + 1e-6)
             errors.append(np.square(prediction - target.ravel()).mean())
     return np.mean(errors)
 
@@ -89,7 +89,10 @@ def test_normalised_patches_have_no_mean_and_unit_variance():
     patches = jax.random.uniform(jax.random.key(0), (2, 5, 300)) * 7 + 3
     normal = normalise_patches(patches)
     np.testing.assert_allclose(normal.mean(-1), 0, atol=1e-5)
-    np.testing.assert_allclose(normal.var(-1), 1, atol=1e-4)
+    np.testing.assert_allclose(normal.var(-1, ddof=1), 1, atol=1e-4)
+    # By hand: of 1, 2, 6 the mean is 3, and the unbiased variance (4 + 1 + 9) / 2.
+    by_hand = np.array([-2.0, -1.0, 3.0]) / np.sqrt(7)
+    np.testing.assert_allclose(normalise_patches(jnp.array([[[1.0, 2, 6]]]))[0, 0], by_hand, 1e-5)
 
 
 def test_a_patch_without_contrast_gives_no_infinity():
@@ -98,7 +101,7 @@ def test_a_patch_without_contrast_gives_no_infinity():
 
 def test_predicting_the_mean_scores_one(objective, params):
     zeros = jax.tree.map(jnp.zeros_like, params)
-    assert float(objective.loss(zeros, crops(), keys())) == pytest.approx(1, abs=1e-3)
+    assert float(objective.loss(zeros, crops(), keys())) == pytest.approx(1 - 1 / 128, abs=1e-3)
 
 
 def test_intensities_reach_the_network_in_range(objective):

@@ -5,7 +5,9 @@ import pytest
 
 from maemem.segmentation.markers import MarkerThresholds, marker_watershed
 
-LOOSE = MarkerThresholds(seed_binary=0.9, seed_contour=0.8, mask_binary=0.5, smallest=1)
+LOOSE = MarkerThresholds(
+    seed_binary=0.9, seed_contour=0.8, mask_binary=0.5, smallest=1, smallest_seed=1
+)
 
 
 def row(*channels):
@@ -46,13 +48,6 @@ def test_distance_parts_what_contours_do_not_and_ends_objects():
     assert marker_watershed(prediction, LOOSE)[0, 0].tolist() == [1] * 9
 
 
-def test_seeds_that_touch_at_an_edge_are_two():
-    binary = np.zeros((1, 2, 2), np.float32)
-    binary[0, 0, 0] = binary[0, 1, 1] = 1
-    labels = marker_watershed(np.stack([binary, np.zeros_like(binary)]), LOOSE)
-    assert labels[0].tolist() == [[1, 0], [0, 2]]
-
-
 def test_balls_are_found():
     grid = np.stack(np.meshgrid(*[np.arange(24)] * 3, indexing="ij"))
     centres = np.array([[7, 7, 7], [7, 7, 17], [17, 12, 12]])[..., None, None, None]
@@ -72,3 +67,14 @@ def test_refuses_what_does_not_fit():
         marker_watershed(np.full((2, 1, 1, 4), -1, np.float32), LOOSE)
     with pytest.raises(ValueError, match="give both"):
         dataclasses.replace(LOOSE, seed_distance=0.5)
+
+
+def test_seeds_that_touch_at_a_corner_are_one_and_small_ones_are_none():
+    binary = np.zeros((1, 4, 4), np.float32)
+    binary[0, [0, 1, 3], [0, 1, 3]] = 0.95
+    prediction = np.stack([binary, np.zeros_like(binary)])
+    both = marker_watershed(prediction, LOOSE)
+    assert both[0, 0, 0] == both[0, 1, 1] != both[0, 3, 3] > 0
+    large = marker_watershed(prediction, dataclasses.replace(LOOSE, smallest_seed=2))
+    assert large[0, 0, 0] == large[0, 1, 1] == 1
+    assert large[0, 3, 3] == 0

@@ -87,7 +87,7 @@ def test_the_default_grid_parts_two_bodies():
         labels.max()
         for _, labels in candidates("mutex", affinities, grid, smallest=0, offsets_zyx=LEE)
     ]
-    assert counts == [2] * 9
+    assert counts == [2] * 18
 
 
 def _moved(offset, shape):

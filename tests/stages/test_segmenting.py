@@ -13,6 +13,7 @@ from maemem.config import bcd, markers
 from maemem.geometry import blocks
 from maemem.scores.contingency import contingency
 from maemem.stages import evaluate, finetune, predict, segment
+from maemem.stages.predict import network_digest
 from maemem.stages.thresholds import check_thresholds, methods
 from maemem.training.checkpoint import read_parameters
 from tests import runs
@@ -37,6 +38,7 @@ def test_all_stages_leave_their_results_and_the_report_is_named(whole):
             labels = read_labels(workdir / "segment" / name / f"labelled{method}.zarr")
             assert labels.shape == (8, 64, 64)
     scores = json.loads((workdir / "evaluate" / "scores.json").read_text())
+    assert scores["networks"] == [network_digest(workdir)]
     own = scores["sets"]["test"]["labelled"]
     assert own["baselines"].keys() == {"fragments", "intensity"}
     assert 0 <= own["adapted_rand"] <= 1
