@@ -5,8 +5,9 @@
 Pre-trains an encoder without labels, fine-tunes it to affinities, and predicts, segments and scores
 tissue that it never saw. Ends by naming the report to open.
 
-Cost and score: 1 min 35 s on two cores of a new EPYC; adapted Rand error 0.067 on test
-tissue (its own fragments 1.000, a watershed of the raw intensities 0.175).
+Cost and score: under 2 minutes on two cores of an Intel Xeon (Emerald Rapids); adapted Rand error
+0.068 on test tissue (its own fragments 1.000, a watershed of the raw intensities 0.175). Results
+vary by processor; see docs/results.md.
 """
 
 from maemem.config import adamw, everything, transformer, volume
