@@ -8,7 +8,6 @@ import optax
 
 from benchmarks.ours.training import COMPUTE, LIBRARIES, SGD, device, random_crops, training
 from maemem.learners.mae import scale_intensities
-from maemem.models.first_parameters import first_parameters
 from maemem.models.segmenters.unetr import Unetr
 
 __all__ = ["LIBRARIES", "network", "prepare"]
@@ -24,7 +23,7 @@ def prepare(crop, patch, encoder, channels, outputs, batch, steps=1):
     targets = np.random.default_rng(1).integers(0, 2, (batch, *crop, outputs)).astype(np.float32)
 
     def init(key):
-        return first_parameters(model, key, jnp.zeros((1, *crop, 1)))
+        return model.init(key, jnp.zeros((1, *crop, 1)))["params"]
 
     def loss(params, batch, keys):
         del keys  # Nothing is random here.

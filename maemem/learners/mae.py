@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, PyTree, Shaped
 
-from maemem.models.first_parameters import first_parameters
 from maemem.models.mae import MaskedAutoencoder
 from maemem.models.masking import mask_tokens
 from maemem.models.patches import patchify, token_grid, unpatchify
@@ -91,7 +90,7 @@ class Reconstruction:
           ValueError: as `masks`.
         """
         image = jnp.zeros((1, *crop_zyx, 1), jnp.float32)
-        return first_parameters(self.model, key, image, *self.masks(key[None], image))
+        return self.model.init(key, image, *self.masks(key[None], image))["params"]
 
     def predict(
         self, params: PyTree, image: Image, visible: Int[Array, "b v"], masked: Int[Array, "b m"]

@@ -10,7 +10,6 @@ from maemem.data.samples.augment import Augmentation, augment_batch
 from maemem.data.samples.crops import Crops
 from maemem.geometry import View, Zyx
 from maemem.learners.mae import scale_intensities
-from maemem.models.first_parameters import first_parameters
 from maemem.models.segmenters.unet import ResidualUnet
 from maemem.models.segmenters.unetr import Unetr
 
@@ -74,7 +73,7 @@ class Segmentation:
         Each part of the network has a key of its own, so that what one part is does not depend on
         the others.
         """
-        return first_parameters(self.model, key, jnp.zeros((1, *crop_zyx, 1), jnp.float32))
+        return self.model.init(key, jnp.zeros((1, *crop_zyx, 1), jnp.float32))["params"]
 
     def logits(self, params: PyTree, image: Image) -> Prediction:
         """What the network says, before activation."""

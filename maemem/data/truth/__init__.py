@@ -1,1 +1,0 @@
-"""What a region is known to hold: label volumes."""
