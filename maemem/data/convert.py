@@ -1,11 +1,11 @@
-"""Converts a volume of any size to OME-Zarr 0.5, the format that random crops are fastest from.
+"""Converts a volume of any size to OME-Zarr 0.5, the fastest format for random crops.
 
     python -m maemem.data.convert INPUT OUTPUT.zarr --voxel_size_nm=30,6,6
 
 INPUT: a multi-page TIFF, a folder of TIFF or PNG sections, an HDF5 dataset (file.h5:/dataset), an
 npy file, or a volume that needs no conversion: zarr, N5, Neuroglancer precomputed.
 
-Killed, it leaves no OUTPUT.zarr; the same command then goes on where it stopped.
+After a kill there is no OUTPUT.zarr; the same command goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -49,28 +49,28 @@ def convert(
 ) -> None:
     """Writes a volume as a sharded zarr 3 array `output/0` in an OME-Zarr 0.5 group.
 
-    Everything is written to `output` + `.partial`, shard by shard, each recorded once it is on
-    disk; at the end this folder is renamed. A conversion that was killed goes on from its record.
+    Shards are written to `output` + `.partial` and recorded; at the end the folder is renamed. A
+    killed conversion goes on from its record.
 
     Args:
       source: as `readers.open_source` takes it.
       output: a local folder ending in `.zarr`, that does not exist.
-      voxel_size_nm: z y x; may be left out where the source says it.
-      memory_bytes: about what is held at once, whatever the size of the volume; a section of a
-        TIFF or PNG is decoded as a whole, and held beside it if it is larger.
-      chunk_zyx: what is read at once, in voxels; None: see `omezarr.chunk_shape`.
-      shard_zyx: what is one file, in voxels, whole chunks; None: see `omezarr.shard_shape`.
+      voxel_size_nm: z y x; needed where the source has none.
+      memory_bytes: about how much memory to use, whatever the size of the volume; a section of a
+        TIFF or PNG that is larger comes on top.
+      chunk_zyx: the unit of reading, in voxels; None: see `omezarr.chunk_shape`.
+      shard_zyx: the shape of a file, a multiple of chunk_zyx; None: see `omezarr.shard_shape`.
       progress: whether to show a progress bar on a terminal, and lines in the log elsewhere.
-      wait: whether to wait for another process that converts to the same output, not to refuse.
+      wait: whether to wait for another process that writes the same output, or to refuse.
 
     Raises:
       FileNotFoundError: if there is no source.
       FileExistsError: if there is an output.
-      ValueError: if the source is no volume, its voxel size is not known, the options are wrong, or
-        a partial conversion there is another one's or is being worked on.
+      ValueError: if the source is no volume, its voxel size is unknown, or an option is wrong; if
+        an unfinished conversion there has other options, or another process writes the output.
     """
     target = _check_output(output)
-    # A block is held once as read, once as tensorstore's copy, and once encoded.
+    # A block is held three times: as read, as copied by tensorstore, and encoded.
     shard_bytes = min(_MAX_SHARD_BYTES, memory_bytes // 8)
     cache_bytes = memory_bytes - 3 * shard_bytes
     with open_source(source, voxel_size_nm=voxel_size_nm, cache_bytes=cache_bytes) as opened:
@@ -83,10 +83,10 @@ def convert(
 
 
 def converted(source: str, cache_folder: str, *, voxel_size_nm: VoxelSize | None) -> str:
-    """The path of a converted copy of a foreign volume, made the first time that it is asked for.
+    """The path of the converted copy of a foreign volume, which is made on first use.
 
     Args:
-      source: what `is_foreign` holds for.
+      source: a volume for which `is_foreign` is true.
       cache_folder: where copies are kept; made if need be.
       voxel_size_nm: z y x.
 
@@ -108,9 +108,9 @@ def converted(source: str, cache_folder: str, *, voxel_size_nm: VoxelSize | None
 
 
 def copy_path(source: str, cache_folder: str, *, voxel_size_nm: VoxelSize | None) -> Path:
-    """Where `converted` keeps the copy of a volume, whether it is there or not.
+    """Where `converted` keeps the copy of a volume, made or not.
 
-    It is named after the path, size, modification time and voxel size of the source, so that a
+    The name is a hash of the path, size, modification time and voxel size of the source, so a
     changed source is converted again.
 
     Raises:
@@ -123,7 +123,7 @@ def copy_path(source: str, cache_folder: str, *, voxel_size_nm: VoxelSize | None
 
 
 def _floats(voxel_size_nm: VoxelSize | None) -> VoxelSize | None:
-    """The same size, whether it was written 4 or 4.0."""
+    """A voxel size as floats, so that 4 and 4.0 are the same."""
     if voxel_size_nm is None:
         return None
     z, y, x = voxel_size_nm
@@ -132,7 +132,7 @@ def _floats(voxel_size_nm: VoxelSize | None) -> VoxelSize | None:
 
 @dataclasses.dataclass(frozen=True)
 class _Plan:
-    """Everything that decides what is written: a conversion goes on only under the same plan."""
+    """Everything that decides the output; a conversion goes on only with the same plan."""
 
     source: str
     stamp: str
@@ -143,7 +143,7 @@ class _Plan:
     shard_zyx: Zyx
 
     def to_json(self) -> dict:
-        """As it is read back from JSON."""
+        """The plan with values as JSON has them."""
         return json.loads(json.dumps(dataclasses.asdict(self)))
 
 
@@ -177,7 +177,7 @@ def _plan(
         )
     size = volumes.check_voxel_size(size)
     chunk = chunk_zyx or omezarr.chunk_shape(source.shape_zyx, size)
-    # Whole sections are kept for the next block, so a slab of them should fit their cache.
+    # Decoded sections are cached for the next block, so a slab of them should fit the cache.
     slab_bytes = cache_bytes if source.whole_sections else sys.maxsize
     shard = shard_zyx or omezarr.shard_shape(
         source.shape_zyx, chunk, source.dtype.itemsize, shard_bytes, slab_bytes
@@ -227,7 +227,7 @@ def _write_blocks(
 
 
 def _finish(partial: Path, target: Path, plan: _Plan) -> None:
-    """Makes the partial conversion the output: its metadata, then its name, then the record."""
+    """Writes the metadata, renames the folder, and deletes the record."""
     group = json.dumps(omezarr.group_metadata(target.stem, plan.voxel_size_nm), indent=1)
     write_durably(partial / "zarr.json", group)
     ledger.publish(partial, target)
@@ -240,7 +240,7 @@ def _finish(partial: Path, target: Path, plan: _Plan) -> None:
 
 
 def define_flags() -> None:
-    """Only the command has these: whoever imports this module has flags of their own."""
+    """Defines the flags of the command; importing this module defines none."""
     flags.DEFINE_list("voxel_size_nm", None, "z,y,x in nm; needed unless INPUT says it.")
     flags.DEFINE_integer("memory_bytes", 1 << 30, "About how much memory to use.", lower_bound=1)
     flags.DEFINE_list("chunk_zyx", None, "What is read at once, z,y,x in voxels.")
@@ -270,10 +270,10 @@ def main(argv: list[str]) -> None:
 
 
 def triple(name: str, words: list[str] | None, kind: Callable[[str], Any]) -> Any:
-    """What a flag that takes z,y,x says, as numbers of a kind; None where it is not given.
+    """The value of a flag z,y,x as three numbers; None where it is not given.
 
     Raises:
-      ValueError: if it does not say three numbers.
+      ValueError: if there are not three numbers.
     """
     if words is None:
         return None

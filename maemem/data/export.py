@@ -2,10 +2,10 @@
 
     python -m maemem.data.export SOURCE TARGET
 
-SOURCE: a volume that is opened in place: zarr (what maemem segmented, too), N5, precomputed; a
-folder or a URL. TARGET: a folder, or a URL such as `gs://bucket/mine` or `s3://bucket/mine`.
+SOURCE: a zarr (also labels of maemem), N5 or precomputed volume; a folder or a URL. TARGET: a
+folder, or a URL such as `gs://bucket/mine` or `s3://bucket/mine`.
 
-Killed, it leaves a TARGET that is no volume yet; the same command then goes on where it stopped.
+After a kill, TARGET is no volume yet; the same command goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from maemem.logs import log_to_terminal, showing_progress
 # Not __name__: as a command, this module is called __main__.
 log = logging.getLogger("maemem.data.export")
 
-# What Neuroglancer takes a volume for: intensities, or the ids of objects.
+# Neuroglancer's two types of volumes: intensities, and ids of objects.
 Kind: TypeAlias = Literal["image", "segmentation"]
 
 _DOWNSAMPLING: dict[str, Binning] = {"image": "mean", "segmentation": "mode"}
@@ -50,27 +50,27 @@ def export(
     memory_bytes: int = 1 << 30,
     progress: bool = True,
 ) -> None:
-    """Writes a volume and coarser copies of it, shard by shard, each recorded once it is stored.
+    """Writes a volume and its coarser scales, shard by shard; each stored shard is recorded.
 
-    Each scale is computed from the one before it: intensities by their mean, labels by the most
-    frequent id. Labels are stored as compressed segmentation, uint32 or uint64; negative ones,
-    which mean that nobody labelled a voxel, as 0. A volume that is a part of a larger one, as its
-    metadata tell, keeps its place. The file `info`, which makes it a volume, is written last.
+    Each scale is computed from the one before: the mean of intensities, the most frequent label.
+    Labels are stored as compressed segmentation, uint32 or uint64; negative ones (unlabelled) as 0.
+    The position in a larger volume, if the metadata have one, is kept. The file `info`, which makes
+    it a volume, is written last.
 
     Args:
       source: as `open_volume` takes it.
-      target: a folder or a URL where there is no volume.
-      kind: None: labels, if voxels are integers of 32 bits or more, else intensities.
-      voxel_size_nm: z y x; needed only where the source does not say it.
-      memory_bytes: about what is held at once, whatever the size of the volume.
+      target: a folder or a URL without a volume.
+      kind: None: segmentation for integers of 32 bits or more, else image.
+      voxel_size_nm: z y x; needed where the source has none.
+      memory_bytes: about how much memory to use, whatever the size of the volume.
       progress: whether to show a progress bar on a terminal, and lines in the log elsewhere.
 
     Raises:
       FileNotFoundError: if there is no source.
       FileExistsError: if there is a volume at the target.
-      ValueError: if the source cannot be opened or is not of this kind, the target is nothing that
-        can be written to, or a partial export there is another one's or, in a folder, is being
-        worked on.
+      ValueError: if the source cannot be opened or is not of this kind, or the target cannot be
+        written; if an unfinished export at the target has another source or other options, or, in a
+        folder, another process writes it.
     """
     volume = open_volume(source, voxel_size_nm=voxel_size_nm)
     info = describe(volume, kind or _guess(volume.dtype), memory_bytes)
@@ -87,13 +87,13 @@ def export(
 
 
 def describe(volume: Volume, kind: Kind, memory_bytes: int) -> dict[str, Any]:
-    """The file `info` of an export, which decides all that is written.
+    """The content of the file `info`, which decides the output.
 
     Raises:
-      ValueError: if the format has no such voxels.
+      ValueError: if the format does not have this dtype.
     """
     dtype = _stored_dtype(volume, kind)
-    # To make a block of a coarser scale, eight times as much is read.
+    # A block of a coarser scale is computed from eight times as much.
     shard_bytes = min(_MAX_SHARD_BYTES, memory_bytes // 16)
     spec: dict[str, Any] = {
         "driver": "neuroglancer_precomputed",
@@ -111,7 +111,7 @@ def describe(volume: Volume, kind: Kind, memory_bytes: int) -> dict[str, Any]:
         round(nm / size) for nm, size in zip(volume.start_nm, volume.voxel_size_nm, strict=True)
     ]
     whole = volume.region.moved((start[0], start[1], start[2]))
-    # Described by tensorstore itself, which decides which chunks are one shard.
+    # tensorstore decides the sharding, so it writes a draft in memory.
     context = ts.Context()
     for size, box, _ in pyramid(volume.voxel_size_nm, whole):
         scale = {
@@ -125,7 +125,7 @@ def describe(volume: Volume, kind: Kind, memory_bytes: int) -> dict[str, Any]:
     draft = ts.KvStore.open({"driver": "memory"}, context=context).result()
     info = json.loads(draft.read("info").result().value)
     for scale in info["scales"]:
-        # Intensities are mostly noise: compression would take long, and save little.
+        # Intensities are mostly noise: compression takes long and saves little.
         if kind == "image" and "sharding" in scale:
             scale["sharding"]["data_encoding"] = "raw"
     return info
@@ -148,11 +148,11 @@ def _stored_dtype(volume: Volume, kind: Kind) -> np.dtype:
 
 
 class _Step(NamedTuple):
-    """One scale, to be written."""
+    """One scale to write."""
 
     scale: ts.TensorStore  # [z y x], its origin at 0
     blocks: list[Box]  # the shards
-    read: Callable[[Box], np.ndarray]  # what is to be in a block
+    read: Callable[[Box], np.ndarray]  # the values of a block, [z y x]
     finished: ledger.Finished
 
 
@@ -163,8 +163,8 @@ def _steps(
     finished: ledger.Finished,
     memory_bytes: int,
 ) -> Iterator[_Step]:
-    """The scales in the order in which they are made: each is read when the next one is."""
-    # What is where in a shard; its voxels are needed once.
+    """The scales, finest first: each is computed by reading the one before."""
+    # Caches the index of shards; voxels are read once.
     context = ts.Context({"cache_pool": {"total_bytes_limit": memory_bytes // 16}})
     read = functools.partial(_read_source, volume.store, np.dtype(info["data_type"]))
     for index, scale in enumerate(info["scales"]):
@@ -181,7 +181,7 @@ def _steps(
 def _open_scale(
     place: ts.KvStore, info: dict[str, Any], scale: dict[str, Any], context: ts.Context
 ) -> ts.TensorStore:
-    """A scale as `[z y x]`, at its place, though `info` is not there yet."""
+    """A scale as `[z y x]` with its origin, opened before `info` exists."""
     (chunk,) = scale["chunk_sizes"]
     spec = {
         "driver": "neuroglancer_precomputed",
@@ -193,7 +193,7 @@ def _open_scale(
         },
     }
     store = ts.open(spec, open=True, assume_metadata=True, context=context).result()
-    return store[ts.d["channel"][0]][ts.d["z", "y", "x"].transpose[:]]
+    return store[ts.d["channel"][0]][ts.d["z", "y", "x"].transpose[:]]  # [x y z c] -> [z y x]
 
 
 def _read_source(store: ts.TensorStore, dtype: np.dtype, box: Box) -> np.ndarray:
@@ -220,11 +220,11 @@ def _write(steps: list[_Step], progress: bool) -> None:
 
 
 def _place(target: str) -> tuple[ts.KvStore, Path | None]:
-    """Where to write, and as a folder, if it is one.
+    """The storage to write to; also as a folder, if it is local.
 
     Raises:
-      FileNotFoundError: if there is no folder to make the target in.
-      ValueError: if it is nothing that can be written to.
+      FileNotFoundError: if the target's parent folder does not exist.
+      ValueError: if it cannot be written to.
     """
     local = "://" not in target
     place = formats.folder(Path(target).expanduser().resolve()) if local else open_url(target)
@@ -238,10 +238,10 @@ def _place(target: str) -> tuple[ts.KvStore, Path | None]:
 
 @contextlib.contextmanager
 def _held(place: ts.KvStore, folder: Path | None, target: str) -> Iterator[None]:
-    """Holds a target that is no volume yet; a bucket cannot be held.
+    """Locks a target that is no volume yet; a bucket cannot be locked.
 
-    Two exports to one place in a bucket write the same bytes, since the record of one refuses any
-    other identity: they only do the work twice.
+    Two exports to one place in a bucket write the same bytes, because the record refuses any other
+    identity; they only do the work twice.
     """
     _refuse_volume(place, target)
     if folder is None:
@@ -261,7 +261,7 @@ def _refuse_volume(place: ts.KvStore, target: str) -> None:
 
 
 def _finish(place: ts.KvStore, info: dict[str, Any]) -> None:
-    """Makes what was written a volume, and drops the record."""
+    """Writes `info`, which makes the target a volume, and deletes the record."""
     place.write("info", json.dumps(info).encode()).result()
     ledger.drop(place)
     shapes = [format_zyx(scale["size"][::-1]) for scale in info["scales"]]
@@ -269,7 +269,7 @@ def _finish(place: ts.KvStore, info: dict[str, Any]) -> None:
 
 
 def define_flags() -> None:
-    """Only the command has these: whoever imports this module has flags of their own."""
+    """Defines the flags of the command; importing this module defines none."""
     flags.DEFINE_enum("type", None, ["image", "segmentation"], "If its dtype does not tell.")
     flags.DEFINE_list("voxel_size_nm", None, "z,y,x in nm; needed unless SOURCE says it.")
     flags.DEFINE_integer("memory_bytes", 1 << 30, "About how much memory to use.", lower_bound=1)

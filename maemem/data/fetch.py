@@ -5,9 +5,9 @@
     python -m maemem.data.fetch snemi3d --root=DATA     # makes DATA/snemi3d
     python -m maemem.data.fetch snemi3d --root=DATA --from=~/Downloads
 
-`--config.data.root=DATA` is where a config then finds it. Interrupted, the same command goes on.
-With `--from` nothing is downloaded: it names a folder of what was downloaded by hand, whole or
-unpacked, or one such file. docs/datasets.md has the table.
+Configs then find it with `--config.data.root=DATA`. After an interrupt the same command goes on.
+`--from` downloads nothing: it names a folder of files downloaded by hand, packed or unpacked, or
+one such file. docs/datasets.md has the table.
 """
 
 from __future__ import annotations
@@ -38,24 +38,24 @@ _SUMS = "SHA256SUMS"
 
 
 def fetch(dataset: PublicDataset, root: str, *, given: str = "") -> Path:
-    """Gets a data set, and makes the volumes that configs read of it.
+    """Downloads a data set, and makes its volumes, which configs read.
 
-    What is there already is not made again. Beside the volumes are written SOURCE.md, with license,
-    citation and addresses, and SHA256SUMS, which later downloads are compared with. What was
-    downloaded stays in the folder `download`, which may be deleted.
+    Existing volumes are kept. SOURCE.md gets license, citation and addresses; SHA256SUMS gets the
+    checksums that later downloads are compared with. Downloads stay in the folder `download`, which
+    may be deleted.
 
     Args:
       dataset: one of `catalogue.CATALOGUE`.
       root: the folder of all data sets; made if need be.
-      given: a folder, or a file, of what was downloaded by hand; empty: to download it.
+      given: a folder or a file downloaded by hand; empty: download it.
 
     Returns:
       The folder of the data set.
 
     Raises:
-      ValueError: if a file is not what its checksum says, or is damaged; if it has to be downloaded
-        by hand; if pooch is missing.
-      OSError: if a download fails (what has arrived is kept), or nothing of it is in `given`.
+      ValueError: if a file is damaged or has another checksum; if it must be downloaded by hand; if
+        pooch is missing.
+      OSError: if a download fails (its part is kept), or `given` has nothing of the data set.
     """
     folder = Path(root).expanduser().resolve() / dataset.name
     folder.mkdir(parents=True, exist_ok=True)
@@ -83,7 +83,7 @@ def fetch(dataset: PublicDataset, root: str, *, given: str = "") -> Path:
 
 
 def find(name: str) -> PublicDataset:
-    """The data set of a name.
+    """The data set with a name.
 
     Raises:
       ValueError: if there is none.
@@ -94,7 +94,7 @@ def find(name: str) -> PublicDataset:
 
 
 def about(dataset: PublicDataset) -> str:
-    """What whoever uses a data set should know, in Markdown."""
+    """License, citation and addresses of a data set, as Markdown."""
     voxel = " x ".join(f"{nm:g}" for nm in dataset.voxel_size_nm)
     lines = [
         f"# {dataset.title}",
@@ -123,7 +123,7 @@ def summary() -> str:
 def _material(
     product: Product, dataset: PublicDataset, folder: Path, given: str
 ) -> Material | None:
-    """What a volume is made of; None: the user has nothing of it."""
+    """The files to make a volume from; None: the user does not have them."""
     file = product.download
     if not given:
         return Material(_downloaded(file, dataset, folder), "download")
@@ -140,7 +140,7 @@ def _material(
 
 
 def _downloaded(file: Download, dataset: PublicDataset, folder: Path) -> Path:
-    """The file, downloaded if it is not there, and compared with what is known of it."""
+    """The path of a file, downloaded if need be, and compared with its checksum."""
     path = folder / "download" / file.name
     checksum = file.checksum or _recorded(folder, file.name)
     if path.exists():
@@ -163,7 +163,7 @@ def _downloaded(file: Download, dataset: PublicDataset, folder: Path) -> Path:
 
 
 def _recorded(folder: Path, name: str) -> str | None:
-    """The checksum that a file had when it was first seen."""
+    """The checksum of a file when it was first downloaded."""
     sums = folder / _SUMS
     lines = sums.read_text().splitlines() if sums.exists() else []
     found = {line[66:]: line[:64] for line in lines}
@@ -171,7 +171,7 @@ def _recorded(folder: Path, name: str) -> str | None:
 
 
 def _record(file: Download, path: Path, folder: Path) -> None:
-    """Writes down the checksum of a file, as `sha256sum --check` reads it."""
+    """Records the checksum of a file, in the format of `sha256sum --check`."""
     if _recorded(folder, file.name):
         return
     known = (file.checksum or "").partition("sha256:")[2]
@@ -183,7 +183,7 @@ def _record(file: Download, path: Path, folder: Path) -> None:
 
 
 def define_flags() -> None:
-    """Only the command has these: whoever imports this module has flags of their own."""
+    """Defines the flags of the command; importing this module defines none."""
     flags.DEFINE_string("root", None, "The folder of all data sets, a config's data.root.")
     flags.DEFINE_string("from", "", "A folder, or a file, of what was downloaded by hand.")
 

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from maemem.data.samples.augment import Augmentation, augment
+from maemem.data.samples.augment import Augmentation
 
 KINDS = (
     *("warp", "rotation", "translation", "slip", "missing_section", "blurred_section"),
@@ -19,7 +19,7 @@ properties = hypothesis.settings(max_examples=25, deadline=None)
 def labelled(shape=SHAPE, seed=0):
     """Labels from −1 to 8, and an image that is a function of them, `paint`."""
     labels = np.random.default_rng(seed).integers(-1, 9, shape, np.int32)
-    return jnp.asarray(paint(labels)), jnp.asarray(labels)
+    return {"image": jnp.asarray(paint(labels)), "labels": jnp.asarray(labels)}
 
 
 def paint(labels):
@@ -30,10 +30,11 @@ def keys(count, seed=0):
     return jax.random.split(jax.random.key(seed), count)
 
 
-def augmented(settings, count, image, labels):
+def augmented(settings, count, crop):
     """One crop, augmented from `count` keys; images and labels `[n z y x]` as numpy."""
-    run = jax.jit(jax.vmap(lambda key: augment(settings, key, image, labels)))
-    return jax.tree.map(np.asarray, run(keys(count)))
+    batch = jax.tree.map(lambda array: jnp.broadcast_to(array, (count, *array.shape)), crop)
+    after = jax.tree.map(np.asarray, jax.jit(settings.apply)(keys(count), batch))
+    return after["image"], after["labels"]
 
 
 def drawn(kind, count, *arguments):

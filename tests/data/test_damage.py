@@ -22,7 +22,7 @@ import tifffile
 from hypothesis import strategies as st
 
 from maemem.data.convert import convert
-from maemem.data.samples.pipeline import batches, crop_reader
+from maemem.data.samples.pipeline import batches, reader
 from maemem.data.stores.readers import open_source
 from maemem.data.stores.volumes import open_volume
 from maemem.geometry import Box
@@ -366,7 +366,7 @@ def test_a_volume_that_vanishes_is_not_read_as_zeros(tmp_path):
 
 def train_on(volume, steps):
     """Batches as training reads them, ahead and in threads."""
-    read = crop_reader([volume], [1.0], (2, 8, 8), seed=0)
+    read = reader([volume], [1.0], (2, 8, 8), seed=0)
     return batches(read, batch_size=4, first_step=0, last_step=steps)
 
 

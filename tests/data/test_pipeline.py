@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from maemem.data.samples.crops import draw_crops
-from maemem.data.samples.pipeline import Labels, batches, crop_reader, labelled_reader, renumber
+from maemem.data.samples.pipeline import batches, reader
 from maemem.data.stores.volumes import Volume
+from maemem.data.truth import LabelVolume
 from maemem.geometry import Box
 
 CROP = (4, 16, 12)
@@ -47,9 +48,9 @@ WEIGHTS = [1.0, 2.0]
 
 
 def read(first_step=0, last_step=5, **kwargs):
-    crops = crop_reader(VOLUMES, WEIGHTS, CROP, seed=3)
+    crops = reader(VOLUMES, WEIGHTS, CROP, seed=3)
     stream = batches(crops, batch_size=BATCH, first_step=first_step, last_step=last_step, **kwargs)
-    return np.array(list(stream))
+    return np.array([batch["image"] for batch in stream])
 
 
 def test_batches_are_the_crops_drawn():
@@ -65,8 +66,8 @@ def test_batches_are_the_crops_drawn():
 def test_sharded_zarr_gives_what_memory_gives(dtype, tmp_path):
     array = image((10, 70, 50), dtype)
     zarr = write_zarr(tmp_path / "v.zarr", array)
-    stored = crop_reader([zarr], [1.0], CROP, seed=0)(range(20))
-    in_memory = crop_reader([volume(array)], [1.0], CROP, seed=0)(range(20))
+    stored = reader([zarr], [1.0], CROP, seed=0)(range(20))["image"]
+    in_memory = reader([volume(array)], [1.0], CROP, seed=0)(range(20))["image"]
     assert stored.dtype == dtype
     assert stored.shape == (20, *CROP)
     np.testing.assert_array_equal(stored, in_memory)
@@ -102,7 +103,7 @@ def test_batch_not_shared_evenly():
 
 def test_mix_is_checked_before_the_first_batch():
     with pytest.raises(ValueError, match="smaller than the crop 10x16x12"):
-        crop_reader(VOLUMES, WEIGHTS, (10, 16, 12), seed=0)
+        reader(VOLUMES, WEIGHTS, (10, 16, 12), seed=0)
 
 
 @pytest.mark.timeout(20)
@@ -112,7 +113,7 @@ def test_failed_read_raises_in_the_consumer(threads, tmp_path):
     for shard in (tmp_path / "v.zarr" / "c").rglob("*"):
         if shard.is_file():
             shard.write_bytes(shard.read_bytes()[:100])
-    crops = crop_reader([broken], [1.0], CROP, seed=0)
+    crops = reader([broken], [1.0], CROP, seed=0)
     stream = batches(crops, batch_size=BATCH, first_step=0, last_step=100, read_threads=threads)
     with pytest.raises(ValueError, match=r"v\.zarr"):
         next(stream)
@@ -120,7 +121,7 @@ def test_failed_read_raises_in_the_consumer(threads, tmp_path):
 
 @pytest.mark.timeout(20)
 def test_abandoned_stream_stops():
-    crops = crop_reader(VOLUMES, WEIGHTS, CROP, seed=0)
+    crops = reader(VOLUMES, WEIGHTS, CROP, seed=0)
     stream = batches(crops, batch_size=BATCH, first_step=0, last_step=10**9)
     assert len(list(itertools.islice(stream, 3))) == 3
     del stream
@@ -131,15 +132,20 @@ IDS = [np.zeros(array.shape, np.uint64) for array in ARRAYS]
 for ids in IDS:
     ids[:, ::4] = 2**40 + np.arange(ids.shape[1])[::4, None]
     ids[:, :, ids.shape[2] // 2 :] = 7
-LABELS = [Labels(volume(ids), 7) for ids in IDS]
+LABELS = [LabelVolume(volume(ids), 7) for ids in IDS]
+
+
+def labelled_reader(min_foreground=0.0):
+    return reader(VOLUMES, WEIGHTS, CROP, 3, LABELS, ["labels"], min_foreground)
 
 
 def test_labels_lie_where_their_crop_does():
-    got = labelled_reader(VOLUMES, LABELS, WEIGHTS, CROP, seed=3)(range(20))
-    np.testing.assert_array_equal(got.image, crop_reader(VOLUMES, WEIGHTS, CROP, seed=3)(range(20)))
+    got = labelled_reader()(range(20))
+    alone = reader(VOLUMES, WEIGHTS, CROP, seed=3)(range(20))
+    np.testing.assert_array_equal(got["image"], alone["image"])
     numbers, starts = draw_crops(3, range(20), [a.shape for a in ARRAYS], WEIGHTS, CROP)
-    assert got.labels.dtype == np.int32
-    for labels, number, (z, y, x) in zip(got.labels, numbers, starts, strict=True):
+    assert got["labels"].dtype == np.int32
+    for labels, number, (z, y, x) in zip(got["labels"], numbers, starts, strict=True):
         ids = IDS[number][z : z + 4, y : y + 16, x : x + 12]
         np.testing.assert_array_equal(labels == -1, ids == 7)
         np.testing.assert_array_equal(labels == 0, ids == 0)
@@ -148,21 +154,20 @@ def test_labels_lie_where_their_crop_does():
 
 
 def test_poor_crops_are_drawn_again_and_good_ones_stay():
-    whole = labelled_reader(VOLUMES, LABELS, WEIGHTS, CROP, seed=3)
-    picky = labelled_reader(VOLUMES, LABELS, WEIGHTS, CROP, seed=3, min_foreground=0.2)
+    whole, picky = labelled_reader(), labelled_reader(min_foreground=0.2)
     before, after = whole(range(40)), picky(range(40))
-    poor = (before.labels > 0).mean((1, 2, 3)) < 0.2
+    poor = (before["labels"] > 0).mean((1, 2, 3)) < 0.2
     assert 0 < poor.sum() < 40
-    np.testing.assert_array_equal(before.image[~poor], after.image[~poor])
-    assert ((after.labels > 0).mean((1, 2, 3)) >= 0.2).all()
+    np.testing.assert_array_equal(before["image"][~poor], after["image"][~poor])
+    assert ((after["labels"] > 0).mean((1, 2, 3)) >= 0.2).all()
     # A sample depends on its own index alone.
-    np.testing.assert_array_equal(picky(range(17, 23)).image, after.image[17:23])
-    np.testing.assert_array_equal(picky(range(17, 23)).labels, after.labels[17:23])
+    np.testing.assert_array_equal(picky(range(17, 23))["image"], after["image"][17:23])
+    np.testing.assert_array_equal(picky(range(17, 23))["labels"], after["labels"][17:23])
 
 
 def test_where_no_crop_is_rich_enough_the_last_draw_is_taken():
-    never = labelled_reader(VOLUMES, LABELS, WEIGHTS, CROP, seed=3, min_foreground=0.9)
-    assert never(range(4)).labels.shape == (4, *CROP)
+    never = labelled_reader(min_foreground=0.9)
+    assert never(range(4))["labels"].shape == (4, *CROP)
 
 
 @pytest.mark.parametrize("dtypes", [("uint8", "uint32"), ("uint32", "uint8"), ("int16", "uint64")])
@@ -172,8 +177,8 @@ def test_labels_of_a_set_may_differ_in_dtype(dtypes):
     rows = [rows.get(dtype, [256, 512, 300, 44]) for dtype in dtypes]
     ids = [np.tile(np.array(r, d), (4, 16, 3)) for r, d in zip(rows, dtypes, strict=True)]
     images = [volume(image(array.shape)) for array in ids]
-    labels = [Labels(volume(array), -1) for array in ids]
-    got = labelled_reader(images, labels, [1.0, 1.0], CROP, seed=0)(range(20)).labels
+    labels = [LabelVolume(volume(array)) for array in ids]
+    got = reader(images, [1.0, 1.0], CROP, 0, labels, ["labels"])(range(20))["labels"]
     numbers, _ = draw_crops(0, range(20), [array.shape for array in ids], [1.0, 1.0], CROP)
     assert set(numbers) == {0, 1}
     for crop, number in zip(got, numbers, strict=True):
@@ -181,13 +186,15 @@ def test_labels_of_a_set_may_differ_in_dtype(dtypes):
         assert len(np.unique(crop)) == len(set(rows[number]))
 
 
-def test_negative_labels_are_unlabelled():
-    ids = np.array([[[0, -1, 5, -300, 9]]], np.int16)
-    np.testing.assert_array_equal(renumber(ids, -1) < 0, ids < 0)
-    np.testing.assert_array_equal(renumber(ids, -1) == 0, ids == 0)
-    np.testing.assert_array_equal(renumber(ids, 9) == -1, (ids < 0) | (ids == 9))
-
-
-def test_background_itself_may_be_what_is_unlabelled():
-    np.testing.assert_array_equal(renumber(np.array([[[0, 5, 5, 9]]]), 0), [[[-1, 1, 1, 2]]])
-    np.testing.assert_array_equal(renumber(np.array([[[0, 5, 5, 9]]]), -1), [[[0, 1, 1, 2]]])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"truths": LABELS[:1], "fields": ["labels"]}, "2 volumes have 1 truths"),
+        ({"truths": LABELS, "fields": ["trees"]}, "gives labels; expected also trees"),
+        ({"truths": LABELS[::-1], "fields": ["labels"]}, "has shape zyx 6x20x64, and the volume"),
+        ({"min_foreground": 0.1}, "min_foreground is 0.1, but labels are not read"),
+    ],
+)
+def test_truth_that_is_not_there_is_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        reader(VOLUMES, WEIGHTS, CROP, 3, **arguments)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from maemem.data.samples import warps
-from maemem.data.samples.augment import augment_batch
+from maemem.geometry import View, views
 from tests.data.augmenting import (
     OFF,
     SHAPE,
@@ -22,65 +22,76 @@ from tests.data.augmenting import (
     properties,
 )
 
+oriented = jax.jit(warps.orient, static_argnums=(2, 3))
+
 
 @properties
 @given(st.integers(0, 2**31), st.booleans())
 def test_orientation_permutes_and_reverses_image_and_labels_alike(seed, flip):
     shape = (6, 6, 6)
-    image, labels = labelled(shape, seed)
+    crop = labelled(shape, seed)
     orders = tuple(itertools.permutations(range(3)))
-    turned, after = jax.jit(warps.orient, static_argnums=(3, 4))(
-        jax.random.key(seed), image, labels, orders, flip
-    )
-    np.testing.assert_array_equal(turned, paint(after))
-    flips = list(itertools.product((1, -1), repeat=3)) if flip else [(1, 1, 1)]
-    views = [
-        np.asarray(labels).transpose(order)[::z, ::y, ::x] for order in orders for z, y, x in flips
-    ]
-    assert any(np.array_equal(after, view) for view in views)
+    turned = oriented(jax.random.key(seed), crop, orders, flip)
+    after = np.asarray(turned["labels"])
+    np.testing.assert_array_equal(turned["image"], paint(after))
+    found = views(orders) if flip else [View(order) for order in orders]
+    # One of them, whose inverse brings the crop back exactly.
+    assert any(np.array_equal(view.invert(after), crop["labels"]) for view in found)
+
+
+@properties
+@given(st.integers(0, 2**31))
+def test_flips_and_swaps_are_undone_by_doing_them_again(seed):
+    key, crop = jax.random.key(seed), labelled((6, 6, 6), seed)
+    for orders, flip in (((0, 1, 2),), True), (((0, 2, 1),), False), (((2, 1, 0),), False):
+        once = oriented(key, crop, orders, flip)
+        twice = oriented(key, once, orders, flip)
+        for name, array in crop.items():
+            np.testing.assert_array_equal(twice[name], array)
 
 
 def test_every_orientation_is_equally_likely():
     orders = ((0, 1, 2), (0, 2, 1))
     labels = jnp.arange(8, dtype=jnp.int32).reshape(2, 2, 2)
     settings = dataclasses.replace(OFF, orders_zyx=orders, flip=True)
-    _, after = augmented(settings, 3200, labels.astype(jnp.float32), labels)
+    crop = {"image": labels.astype(jnp.float32), "labels": labels}
+    _, after = augmented(settings, 3200, crop)
     _, count = np.unique(after.reshape(3200, 8), axis=0, return_counts=True)
     assert len(count) == 16
     assert np.abs(count - 200).max() < 5 * np.sqrt(200)
 
 
 def test_a_single_order_is_applied_without_any_choice():
-    image, labels = labelled((3, 4, 4))
+    crop = labelled((3, 4, 4))
     settings = dataclasses.replace(OFF, orders_zyx=((0, 2, 1),))
-    images, after = augmented(settings, 3, image, labels)
+    images, after = augmented(settings, 3, crop)
     for each in after:
-        np.testing.assert_array_equal(each, np.asarray(labels).transpose(0, 2, 1))
+        np.testing.assert_array_equal(each, np.asarray(crop["labels"]).transpose(0, 2, 1))
     np.testing.assert_array_equal(images, paint(after))
 
 
 @properties
 @given(st.tuples(st.integers(-4, 4), st.integers(-11, 11), st.integers(-15, 15)))
 def test_resampling_by_whole_voxels_reads_mirrored_tissue(shift):
-    image, labels = labelled()
+    crop = labelled()
     field = jnp.broadcast_to(jnp.array(shift, jnp.float32)[:, None, None, None], (3, *SHAPE))
-    moved, after = warps.resample(image, labels, field)
-    padded = np.pad(labels, [(n, n) for n in SHAPE], "reflect")
+    moved = warps.resample(crop, field)
+    padded = np.pad(crop["labels"], [(n, n) for n in SHAPE], "reflect")
     z, y, x = (slice(n + d, 2 * n + d) for n, d in zip(SHAPE, shift, strict=True))
-    np.testing.assert_array_equal(after, padded[z, y, x])
-    np.testing.assert_array_equal(moved, paint(after))
+    np.testing.assert_array_equal(moved["labels"], padded[z, y, x])
+    np.testing.assert_array_equal(moved["image"], paint(moved["labels"]))
 
 
 def test_resampling_interpolates_between_the_eight_voxels_around():
-    image, labels = noise_image(), labelled()[1]
+    image, labels = noise_image(), labelled()["labels"]
     rng = np.random.default_rng(0)
     field = rng.uniform(-2, 2, (3, *SHAPE)).astype(np.float32)
-    moved, after = warps.resample(image, labels, jnp.asarray(field))
+    moved = warps.resample({"image": image, "labels": labels}, jnp.asarray(field))
     places = np.indices(SHAPE) + field
     expected = ndimage.map_coordinates(image, places, order=1, mode="mirror")
-    np.testing.assert_allclose(moved, expected, atol=1e-5)
+    np.testing.assert_allclose(moved["image"], expected, atol=1e-5)
     nearest = ndimage.map_coordinates(labels, places, order=0, mode="mirror")
-    np.testing.assert_array_equal(after, nearest)
+    np.testing.assert_array_equal(moved["labels"], nearest)
 
 
 def test_labels_are_those_of_the_voxel_nearest_to_where_the_image_is_read():
@@ -96,9 +107,9 @@ def test_labels_are_those_of_the_voxel_nearest_to_where_the_image_is_read():
         slip=1.0,
     )
     same_key = jnp.stack([jax.random.key(1)] * 3)
-    run = jax.jit(augment_batch, static_argnums=0)
-    images, after = run(settings, same_key, jnp.asarray(labels / 32, jnp.float32), labels)
-    for image, label, before in zip(images, after, labels, strict=True):
+    batch = {"image": jnp.asarray(labels / 32, jnp.float32), "labels": jnp.asarray(labels)}
+    after = jax.jit(settings.apply)(same_key, batch)
+    for image, label, before in zip(after["image"], after["labels"], labels, strict=True):
         assert (label != before).mean() > 0.5
         assert np.abs(32 * image - label).max() < 0.5 + 1e-4
 
@@ -118,16 +129,16 @@ def test_a_warp_is_smooth_and_within_its_bound():
 def test_a_warp_without_a_bound_along_z_stays_in_its_section():
     labels = jnp.broadcast_to(jnp.arange(5, dtype=jnp.int32)[:, None, None], SHAPE)
     settings = dataclasses.replace(OFF, warp=1.0)
-    _, after = augmented(settings, 5, jnp.asarray(paint(labels)), labels)
+    _, after = augmented(settings, 5, {"image": jnp.asarray(paint(labels)), "labels": labels})
     assert (after == np.asarray(labels)).all()
 
 
 def test_a_quarter_turn_is_rot90():
-    image, labels = labelled((2, 9, 9))
+    crop = labelled((2, 9, 9))
     field = warps.section_field((2, 9, 9), jnp.array(np.pi / 2), jnp.zeros((2, 2)))
-    turned, after = warps.resample(image, labels, field)
-    np.testing.assert_array_equal(after, np.rot90(labels, axes=(1, 2)))
-    np.testing.assert_allclose(turned, paint(after), atol=1e-5)
+    turned = warps.resample(crop, field)
+    np.testing.assert_array_equal(turned["labels"], np.rot90(crop["labels"], axes=(1, 2)))
+    np.testing.assert_allclose(turned["image"], paint(turned["labels"]), atol=1e-5)
 
 
 def test_rotation_leaves_rings_as_they_are():
@@ -136,7 +147,7 @@ def test_rotation_leaves_rings_as_they_are():
     image = np.cos(radius / 4).astype(np.float32)[None]
     settings = dataclasses.replace(OFF, rotation=1.0, rotation_degrees=15.0)
     labels = jnp.zeros(image.shape, jnp.int32)
-    images, _ = augmented(settings, 5, jnp.asarray(image), labels)
+    images, _ = augmented(settings, 5, {"image": jnp.asarray(image), "labels": labels})
     inside = np.broadcast_to(radius < 20, images.shape)
     expected = np.broadcast_to(image, images.shape)
     np.testing.assert_allclose(images[inside], expected[inside], atol=0.02)
@@ -166,9 +177,10 @@ def test_misaligned_sections_are_shifted_alike(slip):
 
 @pytest.mark.parametrize("kind", ["translation", "slip"])
 def test_image_and_labels_are_misaligned_together(kind):
-    image, labels = labelled()
+    crop = labelled()
+    labels = crop["labels"]
     settings = dataclasses.replace(OFF, misalignment_voxels=4, **{kind: 1.0})
-    images, after = augmented(settings, 10, image, labels)
+    images, after = augmented(settings, 10, crop)
     np.testing.assert_array_equal(images, paint(after))
     for each in after:
         moved = [z for z in range(5) if np.any(each[z] != labels[z])]

@@ -1,4 +1,4 @@
-"""Augmentation of labelled crops, on the device: a pure function of a key, the crop and settings.
+"""Augmentation of crops and their truth, on the device: a function of keys, crops and settings.
 
 The kinds and their usual strengths follow Lee et al. (2017), Superhuman accuracy on the SNEMI3D
 connectomics challenge, and PyTorch Connectomics (Lin et al. 2021).
@@ -12,22 +12,29 @@ import functools
 import jax
 import jax.numpy as jnp
 from jax import lax, random
-from jaxtyping import Array, Float, Int32, Key
+from jaxtyping import Array, Key, Shaped
 
 from maemem.data.samples import intensities, warps
+from maemem.data.samples.warps import Crop
+from maemem.fields import given
 from maemem.geometry import Zyx, format_zyx
+
+# `image`, float32 in [−1, 1], and fields of truth such as `labels`, by name.
+Batch = dict[str, Shaped[Array, "b z y x"]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
     """How crops are augmented: for each kind a probability, at 0 of which it costs nothing.
 
+    Tissue is bent, cut and shifted, and then seen from some side (`move`), and imaged (`expose`).
+    What befalls a crop follows from its own key alone, whatever truth it has.
+
     The defaults suit serial sections, which are thick. In an isotropic volume no section is lost,
     shifted or blurred by itself: there set those probabilities to 0, `warp_voxels_zyx` and
     `warp_spacing_zyx` alike along the three axes, and `orders_zyx` to all six.
 
     Attributes:
-      orders_zyx: the permutations of the axes to choose from, see `geometry.alike_axes`.
       flip: whether each axis is reversed with a chance of 1/2.
       warp: tissue is bent smoothly,
       warp_voxels_zyx: by at most so many voxels along each axis,
@@ -56,9 +63,9 @@ class Augmentation:
       cut_out: boxes are painted grey,
       cut_out_boxes: at most so many,
       cut_out_share: their edges at most this share of the crop's.
+      orders_zyx: the permutations of the axes to choose from, see `geometry.alike_axes`.
     """
 
-    orders_zyx: tuple[Zyx, ...] = ((0, 1, 2), (0, 2, 1))
     flip: bool = True
     warp: float = 0.5
     warp_voxels_zyx: tuple[float, float, float] = (0.0, 8.0, 8.0)
@@ -85,6 +92,7 @@ class Augmentation:
     cut_out: float = 0.1
     cut_out_boxes: int = 3
     cut_out_share: float = 0.3
+    orders_zyx: tuple[Zyx, ...] = given(default=((0, 1, 2), (0, 2, 1)))
 
     def __post_init__(self) -> None:
         """Refuses what cannot be.
@@ -93,7 +101,7 @@ class Augmentation:
           ValueError: for a chance outside of [0, 1], damage to sections of more than 1 together, a
             warp that folds tissue, a count below 1, or no order of the axes.
         """
-        for name in (*_KINDS, "by_section", "missing_section_part", "cut_out_share"):
+        for name in (*KINDS, "by_section", "missing_section_part", "cut_out_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; choose from 0 to 1")
         for name in ("misalignment_voxels", "missing_section_count", "cut_out_boxes"):
@@ -119,68 +127,80 @@ class Augmentation:
                 f"orders_zyx is {self.orders_zyx}; give one or more permutations of (0, 1, 2)"
             )
 
+    def apply(self, keys: Key[Array, " b"], batch: Batch) -> Batch:
+        """Both halves, `move` and then `expose`, of each crop of a batch, one key a crop.
+
+        All kinds are computed for all crops, so that a batch may be split over devices; to go from
+        crop to crop and skip some could not be (`benchmarks.augmentation` measures both).
+
+        Raises:
+          ValueError: if an order of the axes changes the shape of the crops.
+        """
+        return jax.vmap(lambda key, crop: self.expose_crop(key, self.move_crop(key, crop)))(
+            keys, batch
+        )
+
+    def move(self, keys: Key[Array, " b"], batch: Batch) -> Batch:
+        """What changes where tissue is: image and truth alike; see `move_crop`."""
+        return jax.vmap(self.move_crop)(keys, batch)
+
+    def expose(self, keys: Key[Array, " b"], batch: Batch) -> Batch:
+        """What changes the image only; see `expose_crop`."""
+        return jax.vmap(self.expose_crop)(keys, batch)
+
+    def move_crop(self, key: Key[Array, ""], crop: Crop) -> Crop:
+        """Warp, rotation, misalignment, permutations and flips of a crop.
+
+        Args:
+          key: the crop's own.
+          crop: `image` and fields of truth. Floats are interpolated, integers are those of the
+            nearest voxel; beyond its sides the crop is mirrored.
+
+        Raises:
+          ValueError: if an order of the axes changes the shape of the crop.
+        """
+        shape = crop["image"].shape
+        for order in self.orders_zyx:
+            if [shape[axis] for axis in order] != list(shape):
+                raise ValueError(
+                    f"the order {order} of the axes changes the shape of a crop of "
+                    f"{format_zyx(shape)} voxels; leave it out of orders_zyx"
+                )
+        orientation, acts, keys = _draw(self, key)
+        crop = _displace(self, keys, acts, crop)
+        if self.flip or self.orders_zyx != ((0, 1, 2),):
+            crop = warps.orient(orientation, crop, self.orders_zyx, self.flip)
+        return crop
+
+    def expose_crop(self, key: Key[Array, ""], crop: Crop) -> Crop:
+        """All kinds that change the image alone, in the order in which a microscope would.
+
+        Args:
+          key: the crop's own, the same that moved it: one kind of damage at most befalls a crop.
+          crop: `image`, and fields of truth, which stay.
+        """
+        _, acts, keys = _draw(self, key)
+        return {**crop, "image": _expose(self, keys, acts, crop["image"])}
+
 
 # Fields that are probabilities of a kind; those of which one at most befalls a crop come first.
 _DAMAGE = ("translation", "slip", "missing_section")
-_KINDS = (
+KINDS = (
     *(*_DAMAGE, "warp", "rotation", "blurred_section"),
     *("brightness", "contrast", "gamma", "noise", "cut_out"),
 )
 
 
-def augment(
-    settings: Augmentation,
-    key: Key[Array, ""],
-    image: Float[Array, "z y x"],
-    labels: Int32[Array, "z y x"],
-) -> tuple[Float[Array, "z y x"], Int32[Array, "z y x"]]:
-    """Augments a crop: tissue is bent, cut and shifted, imaged, and then seen from some side.
-
-    Args:
-      settings: static where this is jitted.
-      key: the crop's own.
-      image: float32, in [−1, 1].
-      labels: 0 background, −1 unlabelled, instances above. They follow the geometry exactly, each
-        voxel from the nearest one, and nothing else.
-
-    Returns:
-      Image and labels of the same shape and dtype.
-
-    Raises:
-      ValueError: if an order of the axes changes the shape of the crop.
-    """
-    for order in settings.orders_zyx:
-        if [image.shape[axis] for axis in order] != list(image.shape):
-            raise ValueError(
-                f"the order {order} of the axes changes the shape of a crop of "
-                f"{format_zyx(image.shape)} voxels; leave it out of orders_zyx"
-            )
-    orientation, chance, *drawn = random.split(key, 2 + len(_KINDS))
-    keys, acts = dict(zip(_KINDS, drawn, strict=True)), _draw_kinds(settings, chance)
-    image, labels = _displace(settings, keys, acts, image, labels)
-    if settings.flip or settings.orders_zyx != ((0, 1, 2),):
-        image, labels = warps.orient(orientation, image, labels, settings.orders_zyx, settings.flip)
-    return _expose(settings, keys, acts, image), labels
-
-
-def augment_batch(
-    settings: Augmentation,
-    keys: Key[Array, " b"],
-    images: Float[Array, "b z y x"],
-    labels: Int32[Array, "b z y x"],
-) -> tuple[Float[Array, "b z y x"], Int32[Array, "b z y x"]]:
-    """`augment` for each crop of a batch, which may be split over devices.
-
-    Vectorised, so all kinds are computed for all crops: no slower than to go from crop to crop and
-    skip some (see `benchmarks.augmentation`), which could not be split.
-    """
-    return jax.vmap(lambda *crop: augment(settings, *crop))(keys, images, labels)
+def _draw(settings: Augmentation, key: Array) -> tuple[Array, dict[str, Array], dict[str, Array]]:
+    """A crop's key of its orientation, which kinds befall it, and the key of each kind."""
+    orientation, chance, *drawn = random.split(key, 2 + len(KINDS))
+    return orientation, _draw_kinds(settings, chance), dict(zip(KINDS, drawn, strict=True))
 
 
 def _draw_kinds(settings: Augmentation, key: Array) -> dict[str, Array]:
     """Which kinds befall a crop; one of those in `_DAMAGE` at most."""
-    drawn = random.uniform(key, (len(_KINDS),))
-    acts = {kind: drawn[i] < getattr(settings, kind) for i, kind in enumerate(_KINDS)}
+    drawn = random.uniform(key, (len(KINDS),))
+    acts = {kind: drawn[i] < getattr(settings, kind) for i, kind in enumerate(KINDS)}
     low, damage = 0.0, drawn[0]
     for kind in _DAMAGE:
         high = low + getattr(settings, kind)
@@ -193,11 +213,11 @@ def _displace(
     settings: Augmentation,
     keys: dict[str, Array],
     acts: dict[str, Array],
-    image: Array,
-    labels: Array,
-) -> tuple[Array, Array]:
+    crop: Crop,
+) -> Crop:
     """Warp, rotation and misalignment, in one resampling."""
-    s, (depth, height, width), fields = settings, image.shape, []
+    s, fields = settings, []
+    depth, height, width = crop["image"].shape
     if s.warp:
         bound_zyx = acts["warp"] * jnp.array(s.warp_voxels_zyx, jnp.float32)
         shape_zyx = depth, height, width
@@ -212,15 +232,15 @@ def _displace(
             shifts_yx = (slip | acts["translation"]) * drawn
         fields.append(warps.section_field((depth, height, width), angle, shifts_yx))
     if not fields:
-        return image, labels
+        return crop
     still = 0 if s.warp and s.warp_voxels_zyx[0] else 1  # axes along which nothing moves
-    return warps.resample(image, labels, sum(fields[1:], fields[0])[still:])
+    return warps.resample(crop, sum(fields[1:], fields[0])[still:])
 
 
 def _expose(
     settings: Augmentation, keys: dict[str, Array], acts: dict[str, Array], image: Array
 ) -> Array:
-    """All kinds that change the image alone, in the order in which a microscope would."""
+    """The image `[z y x]` after all kinds that change it alone."""
     s, each = settings, settings.by_section
     strengths = {
         intensities.blurred_section: (s.blurred_section_sigma,),

@@ -11,7 +11,6 @@ import itertools
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import numpy as np
 
@@ -25,18 +24,6 @@ _STREAM = int.from_bytes(b"crops", "big") << 64
 _ATTEMPT_BIT = 112  # of the key, above those of the stream's name
 # Voxel sizes that differ by a larger factor than this in one mix are worth a warning.
 _VOXEL_SIZE_TOLERANCE = 1.1
-
-
-class Crops(NamedTuple):
-    """Raw crops and their labels.
-
-    Attributes:
-      image: `[b z y x]`, in the volumes' dtype.
-      labels: int32 `[b z y x]`; 0 is background, −1 unlabelled. Ids count within a crop.
-    """
-
-    image: np.ndarray
-    labels: np.ndarray
 
 
 def draw_crops(

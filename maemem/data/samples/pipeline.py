@@ -8,28 +8,23 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, TypeAlias, TypeVar
 
-import fastremap
 import grain
 import numpy as np
 import tensorstore as ts
 
-from maemem.data.samples.crops import Crops, check_crops, draw_crops
+from maemem.data.samples.crops import check_crops, draw_crops
 from maemem.data.stores.volumes import Volume
-from maemem.geometry import Zyx
+from maemem.data.truth.contract import Truth
+from maemem.geometry import Box, Zyx, format_zyx
 
 Batch = TypeVar("Batch")
+# (number of the volume, crop, batch of reads) -> what waits for the crop.
+_Begin: TypeAlias = Callable[[int, Box, ts.Batch], Callable[[], dict[str, np.ndarray]]]
 
 # So often a crop with too little foreground is drawn.
 _ATTEMPTS = 10
-
-
-class Labels(NamedTuple):
-    """The labels of a volume, of its shape; the id `unlabelled` marks what nobody labelled."""
-
-    volume: Volume
-    unlabelled: int
 
 
 def batches(
@@ -49,7 +44,7 @@ def batches(
     from p * batch_size / P. A read that fails raises in whoever asks for that batch.
 
     Args:
-      read: what reads a range of samples: of `crop_reader` or `labelled_reader`.
+      read: what reads a range of samples: see `reader`.
       batch_size: of the global batch, in crops.
       first_step: the first step to read.
       last_step: the step to stop before.
@@ -92,39 +87,16 @@ class _Batches(Generic[Batch]):
         return self.read(range(first + self.rows.start, first + self.rows.stop))
 
 
-def crop_reader(
-    volumes: Sequence[Volume], weights: Sequence[float], crop_zyx: Zyx, seed: int
-) -> Callable[[range], np.ndarray]:
-    """What reads samples as raw crops `[n z y x]`, in the volumes' dtype.
-
-    Args:
-      volumes: what to crop from, all of one dtype.
-      weights: one a volume; a volume's share of the crops is weight / sum(weights).
-      crop_zyx: the crops' shape, in voxels.
-      seed: of the crops' positions.
-
-    Raises:
-      ValueError: if `check_crops` refuses the mix.
-    """
-    check_crops(volumes, weights, crop_zyx)
-    shapes_zyx = [volume.shape_zyx for volume in volumes]
-
-    def read(samples: range) -> np.ndarray:
-        numbers, starts_zyx = draw_crops(seed, samples, shapes_zyx, weights, crop_zyx)
-        return np.stack(_read_crops(volumes, numbers, starts_zyx, crop_zyx))
-
-    return read
-
-
-def labelled_reader(
+def reader(
     volumes: Sequence[Volume],
-    labels: Sequence[Labels],
     weights: Sequence[float],
     crop_zyx: Zyx,
     seed: int,
+    truths: Sequence[Truth] = (),
+    fields: Sequence[str] = (),
     min_foreground: float = 0.0,
-) -> Callable[[range], Crops]:
-    """What reads samples with their labels.
+) -> Callable[[range], dict[str, np.ndarray]]:
+    """What reads samples: raw crops as `image` `[n z y x]`, in the volumes' dtype, and their truth.
 
     A sample of which a smaller share than `min_foreground` is labelled as an object is drawn again,
     up to ten times; the last draw is taken as it is. So it still depends on the seed and its index
@@ -132,64 +104,88 @@ def labelled_reader(
 
     Args:
       volumes: what to crop from, all of one dtype.
-      labels: of each volume, of the same shape.
       weights: one a volume; a volume's share of the crops is weight / sum(weights).
       crop_zyx: the crops' shape, in voxels.
       seed: of the crops' positions.
-      min_foreground: from 0 to 1.
+      truths: of each volume, of its shape; none is needed without `fields`.
+      fields: of truth, to read beside the image, such as `labels`; see `Truth.begin`.
+      min_foreground: from 0 to 1; more than 0 needs the field `labels`.
 
     Raises:
-      ValueError: if `check_crops` refuses the mix.
+      ValueError: if `check_crops` refuses the mix, or truth is missing.
     """
     check_crops(volumes, weights, crop_zyx)
+    _check_truths(volumes, truths, fields, min_foreground)
     shapes_zyx = [volume.shape_zyx for volume in volumes]
-    ids = [each.volume for each in labels]
 
-    def read_labels(numbers: np.ndarray, starts_zyx: np.ndarray) -> np.ndarray:
-        crops = _read_crops(ids, numbers, starts_zyx, crop_zyx)
-        pairs = zip(crops, numbers, strict=True)
-        return np.stack([renumber(crop, labels[n].unlabelled) for crop, n in pairs])
+    def begin_image(number: int, box: Box, batch: ts.Batch) -> Callable[[], dict[str, np.ndarray]]:
+        finish = volumes[number].begin(box, batch)
+        return lambda: {"image": finish()}
 
-    def read(samples: range) -> Crops:
+    def begin_truth(number: int, box: Box, batch: ts.Batch) -> Callable[[], dict[str, np.ndarray]]:
+        return truths[number].begin(box, fields, batch)
+
+    def read(samples: range) -> dict[str, np.ndarray]:
         numbers, starts_zyx = draw_crops(seed, samples, shapes_zyx, weights, crop_zyx)
-        found = read_labels(numbers, starts_zyx)
+        if not min_foreground:
+            begins = [begin_image, begin_truth] if fields else [begin_image]
+            return _gather(begins, numbers, starts_zyx, crop_zyx)
+        found = _gather([begin_truth], numbers, starts_zyx, crop_zyx)
         for attempt in range(1, _ATTEMPTS):
-            poor = (found > 0).mean((1, 2, 3)) < min_foreground
+            poor = (found["labels"] > 0).mean((1, 2, 3)) < min_foreground
             if not poor.any():
                 break
             again = draw_crops(seed, samples, shapes_zyx, weights, crop_zyx, attempt)
             numbers[poor], starts_zyx[poor] = again[0][poor], again[1][poor]
-            found[poor] = read_labels(numbers[poor], starts_zyx[poor])
-        return Crops(np.stack(_read_crops(volumes, numbers, starts_zyx, crop_zyx)), found)
+            drawn = _gather([begin_truth], numbers[poor], starts_zyx[poor], crop_zyx)
+            for name, values in drawn.items():
+                found[name][poor] = values
+        return _gather([begin_image], numbers, starts_zyx, crop_zyx) | found
 
     return read
 
 
-def renumber(labels: np.ndarray, unlabelled: int) -> np.ndarray:
-    """Ids of any dtype as int32.
-
-    0 stays 0, the id `unlabelled` and all negative ids become −1, others become numbers from 1 on.
-    """
-    renumbered, _ = fastremap.renumber(labels, preserve_zero=True, in_place=False)
-    renumbered = renumbered.astype(np.int32)
-    if unlabelled >= 0:
-        renumbered[labels == unlabelled] = -1
-    if np.issubdtype(labels.dtype, np.signedinteger):
-        renumbered[labels < 0] = -1
-    return renumbered
-
-
-def _read_crops(
-    volumes: Sequence[Volume], numbers: np.ndarray, starts_zyx: np.ndarray, crop_zyx: Zyx
-) -> list[np.ndarray]:
-    """Crops `[z y x]`, each in the dtype of its volume; labels need not share one."""
-    depth, height, width = crop_zyx
+def _gather(
+    begins: Sequence[_Begin], numbers: np.ndarray, starts_zyx: np.ndarray, crop_zyx: Zyx
+) -> dict[str, np.ndarray]:
+    """The crops that begin at these voxels of these volumes, `[n z y x]` by name."""
+    whole = Box((0, 0, 0), crop_zyx)
+    boxes = [whole.moved((z, y, x)) for z, y, x in starts_zyx.tolist()]
     # All reads go out as one ts.Batch, which merges requests for neighbouring chunks of a shard.
     # Only closing it submits them, so they are awaited after it.
     with ts.Batch() as batch:
-        reads = [
-            volumes[n].store[z : z + depth, y : y + height, x : x + width].read(batch=batch)
-            for n, (z, y, x) in zip(numbers.tolist(), starts_zyx.tolist(), strict=True)
+        begun = [
+            [begin(number, box, batch) for begin in begins]
+            for number, box in zip(numbers.tolist(), boxes, strict=True)
         ]
-    begun = zip(numbers, reads, starts_zyx, strict=True)
-    return [volumes[n].finish(read, start_zyx) for n, read, start_zyx in begun]
+    crops = [{k: v for finish in one for k, v in finish().items()} for one in begun]
+    return {name: np.stack([crop[name] for crop in crops]) for name in crops[0]}
+
+
+def _check_truths(
+    volumes: Sequence[Volume],
+    truths: Sequence[Truth],
+    fields: Sequence[str],
+    min_foreground: float,
+) -> None:
+    """Refuses fields that no truth gives, and truth that does not lie on its volume."""
+    if fields and len(truths) != len(volumes):
+        raise ValueError(
+            f"{len(volumes)} volumes have {len(truths)} truths; give one to each volume"
+        )
+    for volume, truth in zip(volumes, truths, strict=False):
+        if missing := [field for field in fields if field not in truth.fields]:
+            raise ValueError(
+                f"the truth of {volume.source} gives {', '.join(truth.fields)}; expected also "
+                f"{', '.join(missing)}: leave the volume out of the mix"
+            )
+        if truth.shape_zyx != volume.shape_zyx:
+            raise ValueError(
+                f"the truth of {volume.source} has shape zyx {format_zyx(truth.shape_zyx)}, and "
+                f"the volume {format_zyx(volume.shape_zyx)}; cut both to the same region"
+            )
+    if min_foreground and "labels" not in fields:
+        raise ValueError(
+            f"min_foreground is {min_foreground}, but labels are not read; set it to 0, or add "
+            f"labels to the fields"
+        )

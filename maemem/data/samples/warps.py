@@ -13,12 +13,12 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 import numpy as np
 from jax import lax, random
-from jaxtyping import Array, Bool, Float, Int32, Key
+from jaxtyping import Array, Bool, Float, Key, Shaped
 
 from maemem.geometry import Zyx
 
-Image = Float[Array, "z y x"]
-Labels = Int32[Array, "z y x"]
+# Arrays by name: floats are interpolated, integers taken from the nearest voxel.
+Crop = dict[str, Shaped[Array, "z y x"]]
 
 
 def warp_field(
@@ -102,18 +102,17 @@ def section_field(
     return jnp.einsum("dzi,iyx->dzyx", motion, places, precision=lax.Precision.HIGHEST)
 
 
-def resample(image: Image, labels: Labels, field: Float[Array, "d z y x"]) -> tuple[Image, Labels]:
-    """The tissue at p + field[p]: the image interpolated linearly, labels from the nearest voxel.
+def resample(crop: Crop, field: Float[Array, "d z y x"]) -> Crop:
+    """The tissue at p + field[p]: floats interpolated linearly, integers from the nearest voxel.
 
     Where it reaches beyond the crop, tissue is mirrored at the outermost voxels.
 
     Args:
-      image: float32.
-      labels: int32.
+      crop: arrays of one shape.
       field: along the last d of the axes z, y and x, in voxels; one less axis, half the reading.
         An axis of size 1 cannot be displaced.
     """
-    shape, still = image.shape, 3 - len(field)
+    shape, still = next(iter(crop.values())).shape, 3 - len(field)
     lowest = nearest = jnp.zeros(shape, jnp.int32)
     parts = []  # of each moving axis: how far above the voxel below, and what one voxel up adds
     for axis, size in enumerate(shape):
@@ -127,13 +126,22 @@ def resample(image: Image, labels: Labels, field: Float[Array, "d z y x"]) -> tu
         lowest += step * below
         nearest += step * jnp.clip(jnp.round(position).astype(jnp.int32), 0, size - 1)
         parts.append((position - below, step))
-    result = jnp.zeros(shape, image.dtype)
-    for corner in itertools.product((False, True), repeat=len(parts)):
-        ends = list(zip(corner, parts, strict=True))
-        weight = math.prod((above if up else 1 - above for up, (above, _) in ends), start=1.0)
-        index = lowest + sum(step for up, (_, step) in ends if up)
-        result += weight * _take(image, index)
-    return result, _take(labels, nearest)
+
+    def interpolate(array: Array) -> Array:
+        result = jnp.zeros(shape, array.dtype)
+        for corner in itertools.product((False, True), repeat=len(parts)):
+            ends = list(zip(corner, parts, strict=True))
+            weight = math.prod((above if up else 1 - above for up, (above, _) in ends), start=1.0)
+            index = lowest + sum(step for up, (_, step) in ends if up)
+            result += weight * _take(array, index)
+        return result
+
+    return {
+        name: interpolate(array)
+        if jnp.issubdtype(array.dtype, jnp.floating)
+        else _take(array, nearest)
+        for name, array in crop.items()
+    }
 
 
 def _mirror(position: Array, size: int) -> Array:
@@ -143,20 +151,17 @@ def _mirror(position: Array, size: int) -> Array:
     return jnp.minimum(position, period - position)
 
 
-def orient(
-    key: Key[Array, ""], image: Image, labels: Labels, orders_zyx: Sequence[Zyx], flip: bool
-) -> tuple[Image, Labels]:
+def orient(key: Key[Array, ""], crop: Crop, orders_zyx: Sequence[Zyx], flip: bool) -> Crop:
     """Permutes the axes in one of the ways given, then reverses each with a chance of 1/2.
 
     Args:
       key: of this draw.
-      image: float32.
-      labels: int32.
+      crop: arrays of one shape, of any dtype.
       orders_zyx: which axes of the crop may become z, y and x; each leaves its shape as it is.
       flip: whether to reverse any.
     """
     drawn = random.uniform(key, (4,))
-    shape = image.shape
+    shape = next(iter(crop.values())).shape
     steps = np.array([shape[1] * shape[2], shape[2], 1])
     # One reading along other steps: of selects among turned copies, XLA would compute again for
     # each copy all that went before.
@@ -167,7 +172,7 @@ def orient(
     step = jnp.where(reverse, -step, step)
     for axis in range(3):
         index += step[axis] * lax.broadcasted_iota(jnp.int32, shape, axis)
-    return _take(image, index), _take(labels, index)
+    return {name: _take(array, index) for name, array in crop.items()}
 
 
 def _take(array: Array, index: Array) -> Array:

@@ -1,4 +1,4 @@
-"""Files that others made: whether they are what they should be, and what is packed in them."""
+"""Downloaded files: checksums and unpacking."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def digest(path: Path, kind: str = "sha256") -> str:
 
 
 def check_file(path: Path, checksum: str | None) -> None:
-    """Compares a file with its checksum, "sha256:…" or "md5:…"; None: there is nothing to compare.
+    """Compares a file with its checksum, "sha256:…" or "md5:…"; None is not compared.
 
     Raises:
       ValueError: if they differ.
@@ -36,28 +36,28 @@ def check_file(path: Path, checksum: str | None) -> None:
 
 
 def matches(path: str, pattern: str) -> bool:
-    """Whether a file in an archive is meant by a pattern, as `fnmatch` has it, of its whole path.
+    """Whether the whole path of a file in an archive matches a pattern of `fnmatch`.
 
-    What macOS keeps beside files (`._NAME`) never is.
+    Files of macOS (`._NAME`) never match.
     """
     name = PurePosixPath(path).name
     return fnmatch.fnmatchcase(path, pattern) and name != ".." and not name.startswith("._")
 
 
 def unpack(archive: Path, pattern: str, folder: Path) -> None:
-    """Unpacks those files of a zip that match a pattern, side by side into one folder.
+    """Unpacks the files of a zip that match a pattern into one folder.
 
-    Only their last names are used, so no name leads out of the folder, and links become plain
-    files. What is there already is kept. Dates are those in the archive, so to unpack again gives
-    the same files.
+    Only the last part of their paths is used, so none leads out of the folder; links become plain
+    files. Existing files are kept. Dates are those in the archive, so unpacking again gives equal
+    files.
 
     Args:
       archive: a zip.
-      pattern: as `matches` has it.
+      pattern: as in `matches`.
       folder: made if need be.
 
     Raises:
-      ValueError: if it is no zip, or damaged; if no file matches, or two have the same last name.
+      ValueError: if it is no zip, or damaged; if no file matches, or two have the same name.
       OSError: if the disk is too small.
     """
     try:

@@ -1,4 +1,4 @@
-"""Artefacts of serial sectioning: what befalls single sections between the knife and the camera."""
+"""Artefacts of serial sectioning, which damage single sections."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from scipy import ndimage
 
 Artefact = Literal["missing", "shifted", "blurred", "brightened"]
 
-SECTIONS_PER_SET = 40  # each run of so many sections suffers every artefact once
+SECTIONS_PER_SET = 40  # every artefact occurs once in so many sections
 
 
 def plan(sections: int, seed: int) -> dict[int, Artefact]:
-    """Which section suffers what; a pure function of its arguments.
+    """The artefact of each damaged section; a pure function of its arguments.
 
-    The first and the last section stay whole, and no two neighbours suffer, so each damaged section
-    lies between two good ones. Volumes of under nine sections get only as many artefacts as fit.
+    The first and last section and one of any two neighbours stay intact, so each damaged section
+    lies between two intact ones. Volumes of under nine sections get as many artefacts as fit.
 
     Raises:
       ValueError: if there are fewer than three sections.
     """
     if sections < 3:
         raise ValueError(f"{sections} sections leave no inner one to damage; make at least 3")
-    rng = np.random.default_rng((seed, 1))  # not the tissue's own stream
+    rng = np.random.default_rng((seed, 1))  # another stream than the tissue's
     kinds = get_args(Artefact)
     count = min(len(kinds) * -(-sections // SECTIONS_PER_SET), (sections - 1) // 2)
-    # Choosing among `spare` and spreading by one each leaves a good section between any two.
+    # Choosing among `spare` and spreading by one each leaves an intact section between any two.
     spare = sections - 1 - count
     chosen = np.sort(rng.choice(spare, count, replace=False)) + np.arange(count) + 1
     order = rng.permutation(count)
@@ -36,9 +36,9 @@ def plan(sections: int, seed: int) -> dict[int, Artefact]:
 def apply(image: np.ndarray, artefacts: dict[int, Artefact]) -> np.ndarray:
     """A damaged copy of a uint8 image `[z y x]`.
 
-    A missing section is black. A shifted one moves by a sixteenth of its height and width, and the
-    border that this uncovers is black. A blurred one is out of focus by two voxels. A brightened
-    one gains contrast and light.
+    A missing section is black. A shifted one moves by a sixteenth of its height and width, and its
+    uncovered border is black. A blurred one has a Gaussian blur of two voxels. A brightened one has
+    more contrast and brightness.
     """
     damaged = image.copy()
     for z, kind in artefacts.items():

@@ -1,7 +1,7 @@
-"""Public data sets by name: where their files are, what is in them, who is to be cited.
+"""Public data sets by name: addresses, contents, citations.
 
-Nothing here was downloaded while it was written. Addresses and checksums are those that others
-published, and `Download.seen` says where; what nobody was seen to publish is marked so.
+Nothing here was downloaded while it was written. Addresses and checksums were published by others,
+whom `Download.seen` names; those without a publisher are marked.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Opens whatever a config calls a volume: a store, a file to convert, or synthetic tissue."""
+"""Opens the volumes of a config: stores, files to convert, or synthetic tissue."""
 
 from __future__ import annotations
 
@@ -36,45 +36,45 @@ def open_dataset(
     region: str = "",
     context: ts.Context | None = None,
 ) -> Volume:
-    """Opens a volume; what tensorstore cannot read in place is converted once, into `cache`.
+    """Opens a volume; files that tensorstore cannot read are converted once, into `cache`.
 
     Args:
       path: a folder or URL of a zarr 2, zarr 3, N5 or precomputed volume; a TIFF, npy, folder of
         sections or `file.h5:/dataset`; or `synthetic:?shape_zyx=64,256,256&voxel_size_nm=30,6,6
-        &seed=0&artefacts=1`, whose tissue is made there and then (`synthetic.make_tissue`), and
-        with `&show=neurites` or `&show=mitochondria` its labels.
-      root: what a relative path starts from.
+        &seed=0&artefacts=1`, tissue from `synthetic.make_tissue`, or with `&show=neurites` or
+        `&show=mitochondria` its labels.
+      root: the folder that a relative path starts from.
       cache: the folder of converted and synthetic volumes.
-      voxel_size_nm: z, y, x; needed where the volume does not say it.
-      region: the part to use, such as `"0:120, :, :"`; empty: all of it.
+      voxel_size_nm: z, y, x; needed where the volume has none.
+      region: such as `"0:120, :, :"`; empty is all.
       context: tensorstore's, with the cache pool.
 
     Raises:
       FileNotFoundError: if there is no such volume.
-      ValueError: if it cannot serve; see `open_volume` and `convert`.
+      ValueError: as `open_volume` and `convert`.
     """
     if not path:
         raise ValueError("a volume of the config has no path; name a store, a file or synthetic:")
     if path.startswith(_SYNTHETIC):
         store = _synthetic(path, cache)
         volume = open_volume(store, voxel_size_nm=voxel_size_nm, region=region, context=context)
-        # What tissue it is, not where it is kept, nor since when: a workdir may be moved.
+        # The recipe identifies it, not its place or time: a workdir may be moved.
         return dataclasses.replace(volume, source=path, stamp="")
     path = located(path, root)
     if not is_foreign(path):
         return open_volume(path, voxel_size_nm=voxel_size_nm, region=region, context=context)
     copy = converted(path, str(cache), voxel_size_nm=voxel_size_nm)
     volume = open_volume(copy, voxel_size_nm=voxel_size_nm, region=region, context=context)
-    # The original, not the copy, tells whether two volumes are of the same data.
+    # The original identifies the data, not the copy.
     source, stamp = identify(path)
     return dataclasses.replace(volume, source=source, stamp=stamp)
 
 
 def located(path: str, root: str) -> str:
-    """Where a path of a config is: a URL stays, what is relative starts from `root`.
+    """The full path of a volume of a config; URLs stay, relative paths start from `root`.
 
-    Data sets that `maemem.data.fetch` did not get are often TIFF stacks: where there is no
-    `NAME.zarr`, but a `NAME.tif`, that is taken.
+    Data sets that `maemem.data.fetch` did not make are often TIFF stacks: `NAME.tif` is taken where
+    `NAME.zarr` is missing.
     """
     if "://" in path:
         return path
@@ -85,7 +85,7 @@ def located(path: str, root: str) -> str:
 
 
 def _synthetic(path: str, cache: pathlib.Path) -> str:
-    """The store of synthetic tissue or its labels, made the first time that one is asked for."""
+    """The store of synthetic tissue or its labels, made on first use."""
     fields = dict(urllib.parse.parse_qsl(path.removeprefix(_SYNTHETIC).removeprefix("?")))
     show = fields.pop("show", "image")
     if "shape_zyx" not in fields or fields.keys() - _FIELDS or show not in _SHOWN:
@@ -125,10 +125,10 @@ def _synthetic(path: str, cache: pathlib.Path) -> str:
 
 
 def _save_whole(path: pathlib.Path, array: np.ndarray) -> None:
-    """Writes an npy file in one go."""
+    """Writes an npy file atomically."""
     with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
         np.save(file, array)
     unfinished = pathlib.Path(file.name)
-    # Whoever made it and when, it is the same: a conversion that was killed goes on from it.
+    # A killed conversion compares times, and may go on from the same file made again.
     os.utime(unfinished, (0, 0))
     unfinished.replace(path)

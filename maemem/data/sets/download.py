@@ -1,4 +1,4 @@
-"""Downloads that go on where they were interrupted."""
+"""Downloads that resume after an interrupt."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from maemem.logs import showing_progress
 log = logging.getLogger("maemem.data.sets.download")
 
 _MEGABYTE = 1_000_000
-_PIECE_BYTES = 1 << 16  # So much is lost where a connection breaks off.
-_BUSY = (408, 425, 429, 500, 502, 503, 504)  # what a server says that may be fine a moment later
+_PIECE_BYTES = 1 << 16  # The most that is lost when a connection breaks off.
+_BUSY = (408, 425, 429, 500, 502, 503, 504)  # statuses worth another try
 
 
 class _ResumingDownload:
-    """A downloader for pooch that keeps what it has, and asks for the rest only.
+    """A downloader for pooch that keeps the part it has, and requests the rest only.
 
-    What it has is in `kept`, and beside it is what the server calls this version of the file. A
-    server that does not say, or has another version by now, is asked for all of it.
+    The part is in `kept`, the server's name of the file's version beside it. If the server names no
+    version, or another one, the whole file is requested.
     """
 
     def __init__(self, kept: Path, attempts: int, patience_s: float, pause_s: float) -> None:
@@ -36,7 +36,7 @@ class _ResumingDownload:
         """Downloads a file.
 
         Raises:
-          OSError: if the server refuses, or the connection fails again and again; the part is kept.
+          OSError: if the server refuses, or the connection keeps failing; the part is kept.
         """
         for attempt in range(1, self.attempts + 1):
             try:
@@ -58,7 +58,7 @@ class _ResumingDownload:
         self.version.unlink(missing_ok=True)
 
     def _try(self, url: str) -> None:
-        """Asks once, and adds what arrives to the part."""
+        """Makes one request, and appends its answer to the part."""
         have, version = 0, ""
         if self.kept.exists() and self.version.exists():
             have, version = self.kept.stat().st_size, self.version.read_text()
@@ -96,7 +96,7 @@ class _ResumingDownload:
 
 
 class _Busy(Exception):
-    """The server may answer otherwise a moment later."""
+    """The server is busy; another try may succeed."""
 
 
 _PASSING = (
@@ -108,7 +108,7 @@ _PASSING = (
 
 
 def _note_version(answer: requests.Response, path: Path) -> None:
-    """Writes down what tells this version of a file from others, as If-Range takes it."""
+    """Records the version of a file for the header If-Range."""
     tag = answer.headers.get("ETag", "")
     version = answer.headers.get("Last-Modified", "") if tag.startswith("W/") or not tag else tag
     if version:
@@ -126,24 +126,24 @@ def download(
     patience_s: float = 60,
     pause_s: float = 2,
 ) -> None:
-    """Downloads a file unless it is there, going on from a part.
+    """Downloads a file unless it exists, resuming from a part.
 
     Args:
-      url: where from.
-      path: where to; its folder is made.
-      checksum: "sha256:…" or "md5:…"; None: not known, so whatever comes is taken.
-      attempts: how often to try, where the connection breaks off.
-      patience_s: for how long nothing may arrive.
-      pause_s: until the second try; the pauses grow.
+      url: its address.
+      path: its target; the folder is made.
+      checksum: "sha256:…" or "md5:…"; None: not checked.
+      attempts: how many, if the connection breaks off.
+      patience_s: timeout without data.
+      pause_s: before the second attempt; pauses grow.
 
     Raises:
-      OSError: if the server refuses, or the connection fails; what has arrived is kept.
-      ValueError: if the file is another one than its checksum says; it is deleted.
+      OSError: if the server refuses, or the connection fails; the part is kept.
+      ValueError: if the file has another checksum; it is deleted.
     """
     pooch.get_logger().setLevel("WARNING")
     kept = path.with_name(f"{path.name}.part")
     resuming = _ResumingDownload(kept, attempts, patience_s, pause_s)
-    # pooch gives its downloaders the type of its processors.
+    # pooch declares the type of a processor here.
     downloader = cast(Any, resuming)
     log.info("downloading %s", url)
     try:

@@ -1,7 +1,7 @@
-"""The geometry of synthetic neuropil: branching tubes grown on a cubic lattice until they fill it.
+"""Geometry of synthetic neuropil: branching tubes grown on a cubic lattice until they fill it.
 
-Everything is in nanometres, so that calibres come out the same at any voxel size. The lattice is
-coarse to be quick; B-splines carry what lies on it to the voxels.
+All lengths are in nanometres, so calibres do not depend on the voxel size. The lattice is coarse,
+for speed; B-splines interpolate it to the voxels.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from skimage import measure
 from maemem.geometry import Zyx
 
 LATTICE_NM = 20.0  # fine enough for an 80 nm neurite
-PAD = 4  # lattice points beyond each face, so that nothing ends at the face itself
+PAD = 4  # lattice points beyond each face, so that nothing ends at a face
 STEP_NM = 30.0
-TUBE_FRACTION = 0.65  # grown as tubes; the rest of the space is shared out between neighbours
+TUBE_FRACTION = 0.65  # of the space, grown as tubes; neighbours swell into the rest
 THINNEST_NM, MEDIAN_NM, THICKEST_NM = 40.0, 72.0, 300.0  # radii
 SPREAD = 0.5  # of the logarithm of the radius
 
 
 @dataclasses.dataclass(frozen=True)
 class Lattice:
-    """The voxels asked for, and the coarse lattice around them."""
+    """The voxels of a volume, and the coarse lattice around them."""
 
     voxels_zyx: Zyx
     voxel_nm: np.ndarray
@@ -43,11 +43,11 @@ class Lattice:
 
     @functools.cached_property
     def subsections(self) -> np.ndarray:
-        """Where a section is sampled across its thickness, in sections from its middle."""
+        """Sampling positions across the thickness of a section, in sections from its middle."""
         return np.array([-1, 0, 1]) / 3 if self.voxel_nm[0] > 20 else np.zeros(1)
 
     def index(self, points_nm: np.ndarray) -> tuple[np.ndarray, ...]:
-        """The lattice points nearest to `[n 3]` positions, clipped to the lattice."""
+        """Indices of the lattice points nearest to positions `[n 3]`, clipped to the lattice."""
         nearest = np.rint(points_nm / self.spacing_nm).astype(int) + PAD
         return tuple(np.clip(nearest, 0, np.array(self.shape) - 1).T)
 
@@ -57,7 +57,7 @@ class Lattice:
         return bool(np.all((at >= 0) & (at < self.shape)))
 
     def near(self, point_nm: np.ndarray, reach_nm: float):
-        """The lattice block around a point, as slices, and its offsets from the point in nm."""
+        """Slices of the lattice block around a point, and its offsets from the point in nm."""
         centre = point_nm / self.spacing_nm + PAD
         reach = reach_nm / self.spacing_nm
         low = np.maximum(np.ceil(centre - reach), 0).astype(int)
@@ -87,7 +87,7 @@ class Lattice:
 
 
 def colour_cells(cells: np.ndarray) -> np.ndarray:
-    """A uint8 colour for each cell, different from those of all cells within reach of it."""
+    """A uint8 colour for each cell, different from those of cells up to 3 lattice points away."""
     count = int(cells.max()) + 1
     touches = np.zeros((count, count), bool)
     for offset in itertools.product((-3, 0, 3), repeat=3):
@@ -107,9 +107,9 @@ def colour_cells(cells: np.ndarray) -> np.ndarray:
 def grow_neurites(
     lattice: Lattice, rng: np.random.Generator
 ) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Tubes on the lattice (int32 ids, 0 between them) and their midlines, each `[n 3]` in nm."""
+    """Tubes on the lattice, int32 ids `[z y x]` (0 between them), and midlines `[n 3]` in nm."""
     tubes = np.zeros(lattice.shape, np.int32)
-    # In a small volume one thick dendrite would leave no room for neighbours.
+    # In a small volume a thick dendrite would leave no room for neighbours.
     room_nm = lattice.spacing_nm * tubes.size ** (1 / 3)
     thickest = np.clip(room_nm / 6, MEDIAN_NM, THICKEST_NM)
     paths, label = [], 0
@@ -119,7 +119,7 @@ def grow_neurites(
         while tubes[tuple(start)]:
             start = rng.integers(lattice.shape)
         start = (start - PAD) * lattice.spacing_nm
-        heading = unit(rng.normal(size=3) * (2.0, 1.0, 1.0))  # more of them cross the sections
+        heading = unit(rng.normal(size=3) * (2.0, 1.0, 1.0))  # most cross the sections
         radius = min(_calibre(done + 0.03 * rng.random()), thickest)
         buds = [(start, heading, radius, np.inf), (start, -heading, radius, np.inf)]
         while buds:
@@ -130,9 +130,9 @@ def grow_neurites(
 
 
 def _calibre(done: float) -> float:
-    """The radius to grow next, once this share of the tubes is there: thick first, thin last.
+    """The radius of the next tube, when a share `done` of the tubes is grown: thick ones first.
 
-    Radii are log-normal. Weighted by cross-section they are log-normal too, around a larger median.
+    Radii are log-normal; weighted by cross-section, they are log-normal around a larger median.
     """
     rank = special.ndtri(np.clip(1 - done, 1e-6, 1 - 1e-3))
     radius = MEDIAN_NM * np.exp(2 * SPREAD**2 + SPREAD * rank)
@@ -145,13 +145,13 @@ def unit(vectors: np.ndarray) -> np.ndarray:
 
 
 def _grow_path(lattice: Lattice, tubes: np.ndarray, label: int, bud, rng: np.random.Generator):
-    """Draws one tube from a bud (start, heading, radius, length) until it leaves or is walled in.
+    """Grows a tube from a bud (start, heading, radius, length) until it leaves or has no way on.
 
-    Returns its midline and the buds of its branches.
+    Returns its midline `[n 3]` in nm and the buds of its branches.
     """
     point, heading, calibre, length = bud
     path, buds, swelling = [], [], 0.0
-    wander = np.linspace(0.15, 1.5, 8)[:, None]  # the straightest way that is free wins
+    wander = np.linspace(0.15, 1.5, 8)[:, None]  # the straightest free way is taken
     while lattice.holds(point):
         swelling = 0.93 * swelling + 0.13 * rng.normal()  # varicosities, some 400 nm long
         radius = np.clip(calibre * np.exp(swelling), THINNEST_NM, 1.5 * calibre)
@@ -169,7 +169,7 @@ def _grow_path(lattice: Lattice, tubes: np.ndarray, label: int, bud, rng: np.ran
         if rng.random() < STEP_NM / 1500 and calibre > 1.2 * THINNEST_NM:
             aside = unit(np.cross(heading, rng.normal(size=3)) + 0.3 * heading)
             buds.append((point, aside, calibre * rng.uniform(0.4, 0.8), rng.exponential(1200)))
-    return np.array(path).reshape(-1, 3), buds
+    return np.array(path).reshape(-1, 3), buds  # [n 3], also where n is 0
 
 
 def noise(shape: Zyx, sigma, rng: np.random.Generator) -> np.ndarray:
@@ -181,7 +181,7 @@ def noise(shape: Zyx, sigma, rng: np.random.Generator) -> np.ndarray:
 
 
 def fill_space(lattice: Lattice, tubes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Cells: the tubes swollen until they touch, with lobed outlines and no fragments; int32."""
+    """Cells, int32 `[z y x]`: tubes swollen until they touch, with lobed outlines."""
     cells = _spread(tubes)
     warp = [noise(cells.shape, 80 / lattice.spacing_nm, rng) for _ in range(3)]
     at = [
@@ -197,7 +197,7 @@ def fill_space(lattice: Lattice, tubes: np.ndarray, rng: np.random.Generator) ->
 
 
 def _spread(labels: np.ndarray) -> np.ndarray:
-    """Gives every 0 the label nearest to it."""
+    """Gives every 0 the nearest label."""
     nearest = ndimage.distance_transform_edt(
         labels == 0, return_distances=False, return_indices=True
     )
@@ -205,7 +205,7 @@ def _spread(labels: np.ndarray) -> np.ndarray:
 
 
 def depth_below_membrane(cells: np.ndarray) -> np.ndarray:
-    """Float32 distance to the next cell, in lattice spacings."""
+    """Distance to the next cell in lattice spacings, float32 `[z y x]`."""
     inside = np.ones(cells.shape, bool)
     for axis in range(3):
         differs = np.diff(cells, axis=axis) != 0

@@ -1,4 +1,4 @@
-"""Public data sets: what they consist of, and how their volumes are made of their files."""
+"""Public data sets: their files, and how volumes are made from them."""
 
 from __future__ import annotations
 
@@ -32,30 +32,29 @@ _MASKS: dict[Encoding, Callable[[np.ndarray], np.ndarray]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Download:
-    """One file of a public home."""
+    """One file to download."""
 
-    name: str  # what it is called on disk
-    url: str | None  # None: only who registers is told it
-    checksum: str | None  # "sha256:…" or "md5:…"; None: nobody was seen to publish it
+    name: str  # on disk
+    url: str | None  # None: given to registered users only
+    checksum: str | None  # "sha256:…" or "md5:…"; None: no published one was found
     seen: str  # who published the address and the checksum
-    verified: bool = True  # whether this very address was seen
+    verified: bool = True  # whether exactly this address was published
 
 
 @dataclasses.dataclass(frozen=True)
 class Product:
-    """A volume that is made of a download."""
+    """A volume that is made from a download."""
 
     path: str  # below the folder of the data set; it ends in `.zarr`
     download: Download
-    # An HDF5 dataset; or of a zip, the pattern of one file or of sections in the order of the
-    # numbers in their names.
+    # An HDF5 dataset; or the pattern of files in a zip: one file, or sections with numbered names.
     inside: str
     encoding: Encoding = Encoding.AS_IT_IS
 
 
 @dataclasses.dataclass(frozen=True)
 class PublicDataset:
-    """What `python -m maemem.data.fetch NAME` gets."""
+    """A data set that `python -m maemem.data.fetch NAME` downloads."""
 
     name: str  # also the folder below the root
     title: str
@@ -69,26 +68,26 @@ class PublicDataset:
 
     @property
     def downloads(self) -> tuple[Download, ...]:
-        """Each of its files once."""
+        """Its files, each once."""
         return tuple(dict.fromkeys(product.download for product in self.products))
 
 
 @dataclasses.dataclass(frozen=True)
 class Material:
-    """What a volume is made of."""
+    """The files that a volume is made from."""
 
     path: Path
-    # The file as downloaded, a folder unpacked from it, or the volume itself.
+    # The downloaded file, a folder unpacked from it, or the volume itself.
     kind: Literal["download", "unpacked", "volume"]
 
 
 def find_material(given: Path, product: Product, alone: bool) -> Material | None:
-    """What a user has of a product, or None.
+    """The files that a user has of a product, or None.
 
     Args:
       given: a folder or a file.
-      product: what is to be made.
-      alone: whether all of the data set is one file, so that its name does not matter.
+      product: the volume to make.
+      alone: whether the data set is a single file, so that its name does not matter.
     """
     name = product.download.name
     whole = given / name if given.is_dir() else given
@@ -110,14 +109,14 @@ def make_volume(
     """Makes a volume, as OME-Zarr.
 
     Args:
-      product: what is to be made.
-      material: what of.
-      target: where to; it does not exist.
+      product: the volume to make.
+      material: the files to make it from.
+      target: its path, which does not exist.
       voxel_size_nm: z y x.
-      scratch: a folder for what is unpacked; kept if this is interrupted, to go on from.
+      scratch: a folder for unpacked files; it stays after an interrupt, to go on from.
 
     Raises:
-      ValueError: if the material is damaged, or is not what the product expects.
+      ValueError: if the material is damaged or has other content than the product expects.
       OSError: if the disk is too small.
     """
     source = _source(product, material, scratch)
@@ -128,13 +127,13 @@ def make_volume(
         scratch.mkdir(parents=True, exist_ok=True)
         ids = scratch / "ids.npy"
         np.save(ids, _decode(source, encoding))
-        os.utime(ids, (0, 0))  # Made again, it is the same file to an interrupted conversion.
+        os.utime(ids, (0, 0))  # An interrupted conversion compares times, and may go on from it.
         convert(str(ids), str(target), voxel_size_nm=voxel_size_nm)
     shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _source(product: Product, material: Material, scratch: Path) -> str:
-    """A path that `open_source` takes, of a file or of sections in a folder of their own."""
+    """A path for `open_source`: a file, or a folder with the sections alone."""
     if material.kind == "volume":
         return str(material.path)
     if not product.download.name.endswith(".zip"):
@@ -152,7 +151,7 @@ def _source(product: Product, material: Material, scratch: Path) -> str:
 
 
 def _matching(folder: Path, pattern: str) -> list[Path]:
-    """The files in a folder that have names like those in the archive, wherever it was unpacked."""
+    """The files in a folder that match a pattern of the archive, wherever it was unpacked."""
     patterns = (pattern, f"*/{pattern}", pattern.removeprefix("*/"))
     return [
         path
@@ -162,7 +161,7 @@ def _matching(folder: Path, pattern: str) -> list[Path]:
 
 
 def _decode(source: str, encoding: Encoding) -> np.ndarray:
-    """A volume that fits in memory, [z y x]: an image, or ids of what the source encodes."""
+    """An image or the ids that a source encodes, `[z y x]`, all in memory."""
     if encoding is Encoding.BODIES:
         file, dataset = source.rsplit(":/", 1)
         with h5py.File(file) as opened:

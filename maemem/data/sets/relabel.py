@@ -1,4 +1,4 @@
-"""From what a data set publishes as its truth to ids of instances; all in memory."""
+"""Conversions of published labels to ids of instances; all in memory."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 
 class Encoding(enum.Enum):
-    """How a data set writes its instances."""
+    """How a data set encodes instances."""
 
     AS_IT_IS = "ids, or an image"
     COMPONENTS = "a mask, of which each connected component is one"
@@ -21,7 +21,7 @@ class Encoding(enum.Enum):
 
 
 def components(mask: np.ndarray) -> np.ndarray:
-    """Ids of the components of a mask; voxels that share a corner are connected.
+    """Ids of the connected components of a mask; voxels that share a corner are connected.
 
     Args:
       mask: [z y x], bool.
@@ -33,10 +33,10 @@ def components(mask: np.ndarray) -> np.ndarray:
 
 
 def linked_components(mask: np.ndarray) -> np.ndarray:
-    """Ids of the objects of a mask whose sections are too thick for components in 3-D.
+    """Ids of the objects of a mask with sections too thick for 3-D components.
 
-    The components of a section, by shared edges, are linked to those of the next which overlap
-    them most, where each is the other's best.
+    Each section's components (4-connected) are linked to those of the next section, where each is
+    the other's largest overlap.
 
     Args:
       mask: [z y x], bool.
@@ -57,13 +57,13 @@ def linked_components(mask: np.ndarray) -> np.ndarray:
 
 
 def _mutual_best(before: np.ndarray, after: np.ndarray) -> dict[int, int]:
-    """For ids of a section, those of the one before that overlap them most, if it is mutual."""
+    """Ids of a section, each with the id before it where both overlap each other most."""
     both = (before > 0) & (after > 0)
     packed = after[both].astype(np.uint64) << 32 | before[both]
     pairs, shared = np.unique(packed, return_counts=True)
     forward: dict[int, int] = {}
     backward: dict[int, int] = {}
-    # From the smallest overlap to the largest, so that the largest stays.
+    # Sorted by overlap, so that the largest is written last.
     for pair in pairs[np.argsort(shared, kind="stable")].tolist():
         a, b = pair >> 32, pair & 0xFFFFFFFF
         forward[a], backward[b] = b, a
@@ -71,13 +71,13 @@ def _mutual_best(before: np.ndarray, after: np.ndarray) -> dict[int, int]:
 
 
 def colour_ids(sections: Iterable[np.ndarray]) -> np.ndarray:
-    """Ids of what sections show in colours; black is background.
+    """Ids of the colours in sections; black is background.
 
     Args:
       sections: [y x c], uint8, red, green and blue first.
 
     Returns:
-      [z y x], uint16, or a wider type where it takes one.
+      [z y x], uint16, or wider if need be.
     """
     packed = [section[..., :3].astype(np.uint32) @ _PLACES for section in sections]
     return fastremap.refit(fastremap.renumber(np.stack(packed))[0])
@@ -87,11 +87,11 @@ _PLACES = np.array([1 << 16, 1 << 8, 1], np.uint32)
 
 
 def bodies(supervoxels: np.ndarray, table: np.ndarray) -> np.ndarray:
-    """Ids of bodies, from supervoxels.
+    """Ids of bodies, merged from supervoxels.
 
     Args:
       supervoxels: [z y x], unsigned.
-      table: [n 2], a supervoxel and its body; those without a row become 0.
+      table: [n 2], a supervoxel and its body; supervoxels without a row become 0.
 
     Returns:
       [z y x], the narrowest unsigned type that holds the ids, which count from 1.

@@ -1,9 +1,9 @@
-"""Synthetic brain tissue: labelled volumes that look like electron microscopy, made from a seed.
+"""Synthetic brain tissue: labelled volumes that look like electron microscopy, from a seed.
 
-Everything is laid out in nanometres. Neurites are grown as branching tubes on a coarse cubic
+All lengths are in nanometres. Neurites are grown as branching tubes on a coarse cubic
 lattice, swell until they fill it, and are then drawn at any voxel size: neighbouring cells get
-different colours, the indicator of each colour is upsampled with cubic B-splines, and the membrane
-runs where the two strongest colours tie. So surfaces are smooth however coarse the lattice is.
+different colours, the indicator of each colour is upsampled with cubic B-splines, and membranes run
+where the two strongest colours tie. So surfaces are smooth, however coarse the lattice.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from maemem.data.sets.neuropil import STEP_NM, Lattice
 from maemem.geometry import Zyx
 
 MIN_SHAPE_ZYX = (4, 32, 32)
-SMALLEST_NEURITE_NM3 = 60.0**3  # what is left of a thinner one looks like membrane
+SMALLEST_NEURITE_NM3 = 60.0**3  # smaller ones look like membrane
 SMALLEST_MITOCHONDRION_NM3 = 60.0**3
 MEMBRANE_STAIN = 0.88
-FAR_NM = 60.0  # how far around a mitochondrion its distance field reaches
+FAR_NM = 60.0  # reach of a mitochondrion's distance field
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,8 +35,8 @@ class Tissue:
     Attributes:
       image: uint8; cytoplasm bright, membranes dark.
       neurites: uint32; ids 1..n, each one face-connected component. 0 is membrane, as wide as it
-        is drawn, and slivers too small to follow, which are drawn as membrane too. A process that
-        membrane pinches off within the volume has two ids.
+        is drawn, and small slivers, which are drawn as membrane. A process that is pinched off by
+        membrane has two ids.
       mitochondria: uint32; ids 1..n, each one face-connected component inside one neurite; 0 is
         everything else.
       voxel_size_nm: z, y, x.
@@ -59,10 +59,10 @@ def make_tissue(
 
     Args:
       shape_zyx: in voxels, at least 4x32x32.
-      voxel_size_nm: z, y, x; sections thicker than 20 nm blur what runs obliquely through them.
+      voxel_size_nm: z, y, x; sections thicker than 20 nm blur oblique structures.
       seed: not negative.
-      artefacts: whether sections are lost, shifted, blurred and brightened, as
-        `artefacts.plan(shape_zyx[0], seed)` tells. Labels stay those of the intact tissue.
+      artefacts: whether to damage the sections in `artefacts.plan(shape_zyx[0], seed)`; labels stay
+        those of the intact tissue.
 
     Raises:
       ValueError: if the shape is too small, or a voxel size is not positive.
@@ -89,7 +89,7 @@ def make_tissue(
 def _place_mitochondria(
     lattice: Lattice, paths, cells, depth_nm, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Signed distance to the nearest mitochondrion, negative inside, and across its cristae; nm."""
+    """Signed distance to the nearest mitochondrion (negative inside), and across cristae; nm."""
     distance = np.full(cells.shape, FAR_NM, np.float32)
     cristae = np.zeros(cells.shape, np.float32)
     for path in paths:
@@ -121,13 +121,13 @@ def _draw(lattice: Lattice, cells: np.ndarray, organelles, rng: np.random.Genera
     reticulum = neuropil.noise(cells.shape, 45 / lattice.spacing_nm, rng)
     patches = neuropil.noise(cells.shape, 120 / lattice.spacing_nm, rng)
     fields = [organelles[0], organelles[1] + bend, cleft, reticulum, patches]
-    # [z x field y]: then both upsampling products read whole rows.
+    # [z x field y], so that both products of the upsampling read whole rows.
     nz, ny, nx = cells.shape
     stack = np.empty((nz, nx, len(fields) + int(colours.max()) + 1, ny), np.float32)
     for i in range(stack.shape[2]):
         indicator = (colours == i - len(fields)).astype(np.float32)
         field = fields[i] if i < len(fields) else ndimage.uniform_filter(indicator, 3)
-        stack[:, :, i] = field.transpose(0, 2, 1)
+        stack[:, :, i] = field.transpose(0, 2, 1)  # [z y x] -> [z x y]
     stain = np.empty(lattice.voxels_zyx, np.float32)
     winner = np.empty(lattice.voxels_zyx, np.uint8)
     inside = np.empty(lattice.voxels_zyx, bool)
@@ -152,13 +152,15 @@ def _upsample(stack, along_z, along_y, along_x) -> np.ndarray:
     """One plane `[y field x]` of a lattice stack `[z x field y]`."""
     _, nx, fields, ny = stack.shape
     layers = np.einsum("l,lxfy->xfy", along_z.data, stack[along_z.indices])
+    # [x field y] -> [x field*y] -> [X field y], X and Y counting voxels
     rows = (along_x @ layers.reshape(nx, -1)).reshape(-1, fields, ny)
-    rows = np.ascontiguousarray(rows.transpose(2, 1, 0))
+    rows = np.ascontiguousarray(rows.transpose(2, 1, 0))  # [X field y] -> [y field X]
+    # [y field X] -> [y field*X] -> [Y field X]
     return (along_y @ rows.reshape(ny, -1)).reshape(-1, fields, along_x.shape[0])
 
 
 def _shade(plane: np.ndarray, lattice: Lattice) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Stain, winning colour + 1 (0 on membranes), and whether in a mitochondrion; all `[y x]`."""
+    """Stain, strongest colour + 1 (0 on membranes), and whether in a mitochondrion; `[y x]`."""
     distance, cristae, cleft, reticulum, patches, first = (plane[:, i] for i in range(6))
     best, second, winner = first.copy(), np.zeros_like(first), np.ones(first.shape, np.uint8)
     for colour in range(1, plane.shape[1] - 5):
@@ -166,7 +168,7 @@ def _shade(plane: np.ndarray, lattice: Lattice) -> tuple[np.ndarray, np.ndarray,
         np.maximum(second, np.minimum(best, value), out=second)
         winner[value > best] = colour + 1
         np.maximum(best, value, out=best)
-    # A step blurred by a Gaussian rises by 2 / (sigma sqrt(2 pi)) at its middle. Here sigma is one
+    # A step blurred by a Gaussian has the slope 2 / (sigma sqrt(2 pi)) in its middle. Sigma is one
     # spacing: the box of three has a variance of 2/3, the B-spline of 1/3.
     sigma_nm = lattice.spacing_nm
     gap_nm = (best - second) * np.float32(sigma_nm * np.sqrt(np.pi / 2))
@@ -178,7 +180,7 @@ def _shade(plane: np.ndarray, lattice: Lattice) -> tuple[np.ndarray, np.ndarray,
     rim = np.exp(-((distance / half) ** 2))
     folds = 0.5 + 0.5 * np.cos(cristae * np.float32(2 * np.pi / 55))
     matrix = np.clip(0.5 - distance / half, 0, 1) * (0.44 + 0.16 * folds)
-    # Smooth noise changes sign along curved sheets, as the endoplasmic reticulum is.
+    # Smooth noise changes sign along curved sheets, like endoplasmic reticulum.
     sheet = np.exp(-((reticulum * 64 / half) ** 2)) * np.clip(2 * patches - 1, 0, 0.45)
     sheet *= np.clip(gap_nm / sigma_nm * 4 - 3, 0, 1) * (distance > 15)
     layers = (MEMBRANE_STAIN * membrane, 0.6 * rim, matrix, sheet)
@@ -194,7 +196,7 @@ def _components(values: np.ndarray, lattice: Lattice, smallest_nm3: float) -> np
 
 
 def _splat(lattice: Lattice, stain, points_nm, profile: Callable, reach_nm: float) -> None:
-    """Draws a stain that depends on the distance (nm) from each point, in place."""
+    """Draws a profile of stain, a function of the distance in nm, around each point; in place."""
     size = lattice.voxel_nm
     nearest = np.floor(points_nm / size).astype(np.int32)
     from_point = ((nearest + 0.5) * size - points_nm).astype(np.float32)
@@ -249,7 +251,7 @@ def _draw_vesicles(
 
 
 def _expose(lattice: Lattice, stain, neurites, rng: np.random.Generator) -> np.ndarray:
-    """What the camera records of the stain: tone, texture, blur, shot noise and drift; uint8."""
+    """The image of the stain: tone, texture, blur, shot noise and uneven light; uint8 `[z y x]`."""
     tone = rng.normal(0.72, 0.035, int(neurites.max()) + 1).astype(np.float32)
     tone[rng.random(tone.size) < 0.12] -= 0.14  # glia and dark axons
     tone[0] = 0.72
@@ -258,7 +260,7 @@ def _expose(lattice: Lattice, stain, neurites, rng: np.random.Generator) -> np.n
         grain = neuropil.noise(lattice.voxels_zyx, size_nm / lattice.voxel_nm, rng)
         light -= strength * (grain + 0.8 * np.maximum(grain - 0.5, 0))  # clumps are dark
     light *= 1 - stain
-    # A section is cut before it is imaged, so only in a block face does the blur cross sections.
+    # Blur crosses sections in block-face imaging only; others are cut before they are imaged.
     blur = np.minimum(5 / lattice.voxel_nm, 0.8) * (len(lattice.subsections) == 1, 1, 1)
     light = ndimage.gaussian_filter(light, blur)
     level, down, across = 0.02 * rng.standard_normal((3, len(light), 1, 1), np.float32)

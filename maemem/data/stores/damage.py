@@ -1,4 +1,4 @@
-"""What is wrong with a file, in one line that names it."""
+"""Errors of damaged files, in one line that names the file."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _LONGEST = 500
 
 @contextlib.contextmanager
 def naming_file(path: str | Path, mend: str) -> Iterator[None]:
-    """Makes whatever a damaged file lets its reader raise a ValueError that names the file.
+    """Turns any error that reading a damaged file raises into a ValueError that names the file.
 
-    What the system says of a file, such as that there is none or that a disk is full, stays as it
-    is; so does a ValueError that begins with the path, as ours do.
+    Errors of the system, such as a missing file or a full disk, are not changed; neither is a
+    ValueError that begins with the path, as our own do.
 
     Args:
       path: of the file.
@@ -26,7 +26,7 @@ def naming_file(path: str | Path, mend: str) -> Iterator[None]:
         yield
     except Exception as error:
         of_ours = isinstance(error, ValueError) and str(error).startswith(str(path))
-        # That of libraries, such as h5py, of what they found in a file have no number.
+        # Libraries such as h5py raise OSError without a number for bad content.
         of_the_system = isinstance(error, OSError) and error.errno is not None
         if of_ours or of_the_system:
             raise
@@ -35,7 +35,7 @@ def naming_file(path: str | Path, mend: str) -> Iterator[None]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """What a file that a stage has written holds.
+    """The content of a JSON file that a stage wrote.
 
     Raises:
       FileNotFoundError: if there is none.

@@ -1,7 +1,7 @@
-"""What the metadata of a stored volume say: which array to open, its axes, its voxel size.
+"""Metadata of stored volumes: which array to open, its axes, its voxel size.
 
-Nothing here opens an array. All of it is read through `ts.KvStore`, so that a folder and a bucket
-are the same thing.
+Nothing here opens an array. Everything is read through `ts.KvStore`, so folders and buckets work
+alike.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ import tensorstore as ts
 
 VoxelSize = tuple[float, float, float]
 
-# Wherever there is a volume, there is one of these.
+# Every volume has one of these.
 METADATA_KEYS = ("zarr.json", ".zarray", ".zgroup", ".zattrs", "attributes.json", "info")
-# A conversion keeps its record here, inside the volume that it writes, until the volume is whole.
+# The record of an unfinished conversion, inside the volume that it writes.
 CONVERSION_RECORD = ".conversion/identity.json"
 
-TIMEOUT_SECONDS = 60  # Of a request for metadata or for the record.
-# When there was a volume at a URL: not asked again for every crop of one value.
+TIMEOUT_SECONDS = 60  # For a request of metadata or of the record.
+# When a volume was last found at a URL, so that not every crop of one value asks again.
 _last_seen: dict[str, float] = {}
 _UNITS_NM = {
     **dict.fromkeys(("m", "meter", "metre"), 1e9),
@@ -35,20 +35,20 @@ _UNITS_NM = {
     **dict.fromkeys(("å", "ångström", "angstrom", "ångstrom"), 0.1),
     **dict.fromkeys(("pm", "picometer", "picometre"), 1e-3),
 }
-# OME-Zarr 0.1 and 0.2 had no axes: all of their images were of this kind.
+# OME-Zarr 0.1 and 0.2 did not name axes; all of their images had these.
 _OME_DEFAULT_AXES = ("t", "c", "z", "y", "x")
 _N5_DEFAULT_AXES = ("x", "y", "z", "t", "c")
 
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """How to open one array and what its dimensions are."""
+    """How to open an array, and its dimensions."""
 
     driver: str  # tensorstore's name of the format
     kvstore: ts.KvStore  # where the array is
-    axes: tuple[str, ...] | None  # the name of each dimension as stored; None: they have no names
+    axes: tuple[str, ...] | None  # names of the stored dimensions; None: they have none
     voxel_size_nm: VoxelSize | None  # z y x; None: the metadata have none
-    start_nm: VoxelSize = (0.0, 0.0, 0.0)  # z y x, of voxel 0 in the space that the metadata mean
+    start_nm: VoxelSize = (0.0, 0.0, 0.0)  # z y x, position of voxel 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,22 +62,22 @@ class _Node:
 
 
 def at(kvstore: ts.KvStore, path: str) -> ts.KvStore:
-    """The same storage, at another path: a folder, so it ends in a slash unless it is the root."""
+    """The same storage at another folder, whose path ends in a slash unless it is the root."""
     moved = kvstore.copy()
     moved.path = path.rstrip("/") + "/" if path else ""
     return moved
 
 
 def folder(path: Path) -> ts.KvStore:
-    """The storage of a folder of this machine."""
+    """The storage of a local folder."""
     return ts.KvStore.open({"driver": "file", "path": f"{path}/"}).result()
 
 
 def address(kvstore: ts.KvStore) -> str:
-    """The URL of a place, for messages, and to tell it from others."""
+    """The URL of a place, for messages and for comparing places."""
     try:
         return kvstore.url
-    except NotImplementedError:  # S3 elsewhere than at Amazon.
+    except NotImplementedError:  # An S3 other than Amazon's.
         spec = kvstore.spec().to_json()
         inner = spec.get("base", spec)
         where = f"{inner['endpoint'].rstrip('/')}/{inner['bucket']}/{inner.get('path', '')}"
@@ -85,15 +85,15 @@ def address(kvstore: ts.KvStore) -> str:
 
 
 class PlaceError(ValueError):
-    """What is wrong with a storage or its metadata; its message names the place."""
+    """A fault of a storage or its metadata; the message names the place."""
 
 
 @contextlib.contextmanager
 def reaching(kvstore: ts.KvStore) -> Iterator[None]:
-    """Says in one line what keeps a storage from being reached.
+    """Turns errors of a storage that cannot be reached into one line.
 
     Raises:
-      ValueError: if it gives no answer in time, or none but an error.
+      ValueError: if it does not answer in time, or with an error.
     """
     try:
         yield
@@ -103,7 +103,7 @@ def reaching(kvstore: ts.KvStore) -> Iterator[None]:
             f"network"
         ) from None
     except ValueError as error:
-        reason = str(error).split(" [")[0]  # Without the request and the answer, both in full.
+        reason = str(error).split(" [")[0]  # Without the full request and answer.
         raise PlaceError(
             f"{address(kvstore)} cannot be reached: {reason}; check the address and the "
             f"credentials, which are those that the tools of AWS and gcloud take"
@@ -111,10 +111,10 @@ def reaching(kvstore: ts.KvStore) -> Iterator[None]:
 
 
 def read_layout(kvstore: ts.KvStore) -> Layout | None:
-    """Finds the array at a place, or the first array of the multi-scale image there.
+    """Reads the layout of the array at a place, or of the first array of a multi-scale image.
 
-    Zarr 2 and 3, OME-Zarr 0.1 to 0.5, N5 (with the attributes of Neuroglancer, n5-viewer and
-    COSEM), and Neuroglancer's precomputed are told apart by the metadata files that are present.
+    Knows zarr 2 and 3, OME-Zarr 0.1 to 0.5, N5 (with attributes of Neuroglancer, n5-viewer and
+    COSEM) and Neuroglancer's precomputed, by the metadata files that exist.
 
     Args:
       kvstore: the folder; its path ends in a slash.
@@ -123,7 +123,7 @@ def read_layout(kvstore: ts.KvStore) -> Layout | None:
       The layout, or None where there are no metadata of a known format.
 
     Raises:
-      ValueError: if the metadata are malformed, not finite, or lead to no array.
+      ValueError: if the metadata are malformed, not finite, or name no array.
     """
     try:
         layout = _read_layout(kvstore)
@@ -131,7 +131,7 @@ def read_layout(kvstore: ts.KvStore) -> Layout | None:
         raise
     except (LookupError, TypeError, AttributeError, ValueError, OverflowError) as error:
         raise PlaceError(f"the metadata at {address(kvstore)} are malformed: {error!r}") from error
-    # JSON as Python reads it has NaN and Infinity, and 1e999, too.
+    # Python's JSON accepts NaN, Infinity and 1e999.
     if layout and not all(map(math.isfinite, (*(layout.voxel_size_nm or ()), *layout.start_nm))):
         raise PlaceError(
             f"the metadata at {address(kvstore)} say that voxels are {layout.voxel_size_nm} and "
@@ -165,7 +165,7 @@ def _read_layout(kvstore: ts.KvStore) -> Layout | None:
 
 
 def is_volume(kvstore: ts.KvStore) -> bool:
-    """Whether there are metadata of a known format at a place, or were a second ago."""
+    """Whether there are metadata of a known format at a place; answers are kept for a second."""
     now = time.monotonic()
     if now - _last_seen.get(kvstore.url, -math.inf) < 1:
         return True
@@ -176,9 +176,9 @@ def is_volume(kvstore: ts.KvStore) -> bool:
 
 
 def is_unfinished(kvstore: ts.KvStore) -> bool:
-    """Whether a conversion is still to finish the volume at this place, or the one around it."""
+    """Whether the volume at a place, or in the folder around it, is an unfinished conversion."""
     for folder in (kvstore, *(parent for parent, _ in ancestors(kvstore, 1))):
-        # The metadata of the whole are the last thing that a conversion or an export writes.
+        # Conversions and exports write the metadata of the whole last.
         if _read_json(folder, CONVERSION_RECORD) and not (
             _read_json(folder, "zarr.json") or _read_json(folder, "info")
         ):
@@ -199,7 +199,7 @@ def _read_json(kvstore: ts.KvStore, key: str) -> dict[str, Any] | None:
 
 
 def ancestors(kvstore: ts.KvStore, depth: int) -> Iterator[tuple[ts.KvStore, str]]:
-    """The folders around a place, nearest first, each with the place's path inside it."""
+    """The folders around a place, nearest first, each with the path of the place in it."""
     root = "/" if kvstore.path.startswith("/") else ""
     parts = [part for part in kvstore.path.split("/") if part]
     for n in range(1, min(depth, len(parts)) + 1):
@@ -224,7 +224,7 @@ def _read_node(kvstore: ts.KvStore) -> _Node | None:
 
 
 def _axis_names(axes: Sequence[Any] | None) -> tuple[str, ...] | None:
-    """Names in lower case, from a list of names or of objects with a name; None if any lacks it."""
+    """Axis names in lower case, from names or objects with names; None if one is missing."""
     listed = [axis.get("name") if isinstance(axis, dict) else axis for axis in axes or ()]
     names = tuple(name.lower() for name in listed if isinstance(name, str) and name)
     return names if names and len(names) == len(listed) else None
@@ -242,7 +242,7 @@ def _first_dataset(group: _Node, url: str) -> str:
 
 
 def _multiscales(attributes: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The OME (or COSEM) multi-scale images of a group: 0.5 keeps them one level deeper."""
+    """The OME (or COSEM) multi-scale images of a group; version 0.5 nests them in `ome`."""
     return attributes.get("ome", attributes).get("multiscales") or []
 
 
@@ -264,7 +264,7 @@ def _zarr_layout(array: _Node, place: ts.KvStore) -> Layout:
 def _ome_place(
     image: Mapping[str, Any], dataset: Mapping[str, Any], axes: Sequence[str]
 ) -> tuple[VoxelSize | None, VoxelSize]:
-    """The voxel size, None if it is not said, and where the first voxel is, both in nm, z y x."""
+    """The voxel size, None if unknown, and the position of the first voxel; both in nm, z y x."""
     transforms = (
         *dataset.get("coordinateTransformations", ()),
         *image.get("coordinateTransformations", ()),
@@ -272,7 +272,7 @@ def _ome_place(
     if not any(transform.get("type") == "scale" for transform in transforms):
         return None, (0.0, 0.0, 0.0)
     size, start = [1.0] * len(axes), [0.0] * len(axes)
-    for transform in transforms:  # Each in the space that those before it lead to.
+    for transform in transforms:  # Each applies to the result of those before it.
         if transform.get("type") == "scale":
             size = [a * b for a, b in zip(size, transform["scale"], strict=True)]
             start = [a * b for a, b in zip(start, transform["scale"], strict=True)]
@@ -283,11 +283,11 @@ def _ome_place(
 
 
 def _n5_layout(array: _Node, place: ts.KvStore) -> Layout:
-    """N5 stores x first. Attributes of a group hold for the arrays inside it, unless they differ.
+    """The layout of an N5 array, whose first axis is x. It inherits its groups' attributes.
 
-    `resolution` (in nm unless `units` says otherwise) and `pixelResolution` are those of the full
-    scale, as Neuroglancer and n5-viewer read them; COSEM's `transform` is that of the array, its
-    own axes beside it in numpy's order, which is not the order of `dimensions`.
+    `resolution` (in nm unless `units` differs) and `pixelResolution` describe the full scale, as in
+    Neuroglancer and n5-viewer. COSEM's `transform` describes the array itself, with axes in numpy's
+    order, which is not the order of `dimensions`.
     """
     attributes = dict(array.attributes)
     for group, _ in ancestors(place, 2):
@@ -311,7 +311,7 @@ def _n5_layout(array: _Node, place: ts.KvStore) -> Layout:
 
 
 def _n5_factors(attributes: Mapping[str, Any], place: ts.KvStore, rank: int) -> Sequence[float]:
-    """How much coarser than full scale this array is, along each dimension."""
+    """Downsampling factors of an array against the full scale, along each dimension."""
     factors: list[Any] = (
         attributes.get("downsamplingFactors") or attributes.get("scales") or [1] * rank
     )
@@ -323,7 +323,7 @@ def _n5_factors(attributes: Mapping[str, Any], place: ts.KvStore, rank: int) -> 
 
 
 def _by_name(axes: Sequence[str], sizes: Sequence[float], units: Sequence[Any]) -> VoxelSize | None:
-    """Sizes and units listed by axis, as nm in z, y, x; None where one is missing or not known."""
+    """Lengths with units, listed by axis, as nm in z y x; None if one is missing or unknown."""
     found = {}
     for name, size, unit in zip(axes, sizes, units, strict=False):
         unit = str(unit or "").lower()

@@ -1,11 +1,10 @@
-"""The durable record of work on a volume under way, kept inside the folder that it writes.
+"""The durable record of unfinished work on a volume, kept inside the folder that it writes.
 
-It says what the work is of (`identity.json`), and which blocks are finished: an empty file each,
-named after the block, in a folder named after a hash of the identity. To make an empty file is
-atomic everywhere, so a block is recorded or is not, whoever dies meanwhile; and what is recorded
-under another identity is never taken for this one's. The record is read and written through
-`ts.KvStore`, so that a folder and a bucket are the same thing; to hold a result, and to name it
-when it is whole, takes a folder.
+`identity.json` holds everything that decides the result. Each finished block is an empty file, in a
+folder named after a hash of the identity: creating an empty file is atomic on all storage, and
+blocks of another identity cannot be mistaken for this one's. The record goes through `ts.KvStore`,
+so folders and buckets work alike; locking a result, and renaming it when it is complete, need a
+folder.
 """
 
 from __future__ import annotations
@@ -30,26 +29,26 @@ from maemem.locks import lock
 
 @dataclasses.dataclass(frozen=True)
 class Finished:
-    """The finished blocks; whoever finishes one may have a copy of this."""
+    """The finished blocks. Copies of this, in other processes too, record into the same place."""
 
     place: ts.KvStore
 
     def step(self, name: str) -> Finished:
-        """Those of one step of the work, where each of several goes over all blocks."""
+        """The finished blocks of one step, where the work takes several steps over all blocks."""
         return Finished(formats.at(self.place, self.place.path + name))
 
     def missing(self, blocks: Sequence[Box]) -> list[Box]:
-        """The blocks that are not among them, in their order."""
+        """The blocks that are not finished, in their order."""
         names = {key.decode() for key in self.place.list().result()}
         return [block for block in blocks if block_name(block) not in names]
 
     def add(self, block: Box) -> None:
-        """Records a block that is on disk."""
+        """Records a block, which must be on disk."""
         self.place.write(block_name(block), b"").result()
 
 
 def block_name(block: Box) -> str:
-    """A block as the name of a file."""
+    """The file name of a block."""
     return str(block).replace(":", "-").replace(", ", "_")
 
 
@@ -59,15 +58,15 @@ def _record(partial: Path) -> Path:
 
 @contextlib.contextmanager
 def held(partial: Path, target: Path, *, wait: bool) -> Iterator[None]:
-    """Holds a partial result for this process alone; the system lets go if it is killed.
+    """Locks a partial result for this process; the lock ends with the process.
 
     Args:
       partial: its folder; made if need be.
-      target: what it will be; the same folder where the result grows in its place.
+      target: its final folder; the same one where the result is written in place.
       wait: whether to wait for another process that holds it.
 
     Raises:
-      ValueError: if another process holds it, and `wait` is off; if the folder is something else.
+      ValueError: if another process holds it and `wait` is off; if the folder holds something else.
       FileExistsError: if another process has just finished it.
     """
     if partial.exists():
@@ -87,16 +86,16 @@ def held(partial: Path, target: Path, *, wait: bool) -> Iterator[None]:
 
 
 def claim(partial: Path, wanted: dict[str, Any]) -> Finished:
-    """Records what a new partial result in a folder is of, or compares it with an old one.
+    """Records the identity of a partial result in a folder, or compares it with the recorded one.
 
-    Args, returns, raises: as `claim_place`; and ValueError if the folder is something else.
+    Args, returns, raises: as `claim_place`; and ValueError if the folder holds something else.
     """
     _refuse_others(partial)
     return claim_place(formats.folder(partial), wanted)
 
 
 def _refuse_others(partial: Path) -> None:
-    """Raises ValueError if a folder is not empty, and no partial result."""
+    """Raises ValueError if a folder is not empty and holds no partial result."""
     if not (partial / formats.CONVERSION_RECORD).exists():
         others = [entry.name for entry in partial.iterdir() if entry != _record(partial)]
         if others:
@@ -106,27 +105,27 @@ def _refuse_others(partial: Path) -> None:
 
 
 def claim_place(partial: ts.KvStore, wanted: dict[str, Any]) -> Finished:
-    """Records what a new partial result is of, or compares it with what an old one is of.
+    """Records the identity of a partial result, or compares it with the recorded one.
 
     Args:
       partial: where it is.
-      wanted: everything that decides what is written, the grid of blocks included, as JSON has it.
+      wanted: everything that decides the result, the grid of blocks too; values as JSON has them.
 
     Returns:
       The blocks that are finished.
 
     Raises:
-      ValueError: if they differ; it names the differences. If the record cannot be read or made.
+      ValueError: if they differ, naming the differences; if the record cannot be read or written.
     """
     key, limit = formats.CONVERSION_RECORD, formats.TIMEOUT_SECONDS
     name = formats.address(partial).removeprefix("file://")
     with formats.reaching(partial):
         found = partial.read(key).result(timeout=limit)
-        if found.state != "value":  # And if another process is faster, its record stays.
+        if found.state != "value":  # If another process is faster, its record stays.
             content, unlike = json.dumps(wanted, indent=1).encode(), found.stamp.generation
             partial.write(key, content, if_equal=unlike).result(timeout=limit)
             found = partial.read(key).result(timeout=limit)
-    if found.state != "value":  # S3 says no more than that where there is no bucket.
+    if found.state != "value":  # All that S3 tells of a missing bucket.
         raise ValueError(f"{name} cannot be written to; make its bucket, or check the address")
     try:
         begun = dict(json.loads(found.value))
@@ -145,7 +144,7 @@ def claim_place(partial: ts.KvStore, wanted: dict[str, Any]) -> Finished:
 
 
 def differences(before: dict[str, Any], now: dict[str, Any]) -> str:
-    """The entries in which two identities differ, in words; none, if ""."""
+    """The entries in which two identities differ, in words; "" if there are none."""
     return "; ".join(
         f"{name} was {before.get(name)} and is {now.get(name)}"
         for name in sorted(before.keys() | now.keys())
@@ -154,12 +153,12 @@ def differences(before: dict[str, Any], now: dict[str, Any]) -> str:
 
 
 def scratch(partial: Path, name: str) -> Path:
-    """A place for what the work needs on its way; it is dropped with the record."""
+    """A place for intermediate files; it is deleted with the record."""
     return _record(partial) / name
 
 
 def drop(place: ts.KvStore) -> None:
-    """Drops the record of a result that is whole."""
+    """Deletes the record of a complete result."""
     if place.spec().to_json()["driver"] == "file":
         tidy(Path(place.path))
     else:  # All that begins with `folder/`; the character after the slash is 0.
@@ -168,7 +167,7 @@ def drop(place: ts.KvStore) -> None:
 
 
 def publish(partial: Path, target: Path) -> None:
-    """Gives a whole result its name, and drops its record, and what a kill left of its files."""
+    """Renames a complete result to its target; deletes its record and unfinished drafts."""
     drop_drafts(partial)
     os.rename(partial, target)
     sync_folder(target.parent)
@@ -176,8 +175,8 @@ def publish(partial: Path, target: Path) -> None:
 
 
 def tidy(target: Path) -> None:
-    """Drops the record of a whole result, which is left there if its process was just killed."""
-    shutil.rmtree(_record(target), ignore_errors=True)  # Another process may be at it, too.
+    """Deletes the record of a complete result, which a kill right after the renaming leaves."""
+    shutil.rmtree(_record(target), ignore_errors=True)  # Another process may do the same.
 
 
 def refuse_existing(target: Path) -> None:

@@ -15,10 +15,9 @@ from maemem.geometry import Zyx
 
 
 def chunk_shape(shape_zyx: Zyx, voxel_size_nm: VoxelSize) -> Zyx:
-    """What to read at once: 32,768 voxels of about the shape of a training crop.
+    """The shape of a chunk, the unit of reading: 32,768 voxels, shaped like a training crop.
 
-    Crops of isotropic tissue are cubes; those of thick sections are thin and wide. A chunk is never
-    larger than the volume.
+    A cube for isotropic voxels, flat for thick sections; never larger than the volume.
     """
     z, y, x = voxel_size_nm
     wanted = (32, 32, 32) if z < 2 * min(y, x) else (8, 64, 64)
@@ -29,15 +28,15 @@ def chunk_shape(shape_zyx: Zyx, voxel_size_nm: VoxelSize) -> Zyx:
 def shard_shape(
     shape_zyx: Zyx, chunk_zyx: Zyx, itemsize: int, shard_bytes: int, slab_bytes: int
 ) -> Zyx:
-    """What to store as one file: chunks, doubled along x, y and z in turn while that is allowed.
+    """The shape of a shard, which is one file: a chunk, doubled along x, y and z in turn.
 
     Args:
       shape_zyx: the volume's shape.
       chunk_zyx: the shape of a chunk.
       itemsize: bytes a voxel.
-      shard_bytes: no shard is larger than this, unless a single chunk is.
-      slab_bytes: the whole sections that a shard runs through are no more than this, unless those
-        of a single chunk are.
+      shard_bytes: the most a shard may hold, unless a chunk holds more.
+      slab_bytes: the most that all whole sections which a shard crosses may hold, unless those of a
+        chunk hold more.
     """
     whole = [-(-size // chunk) * chunk for size, chunk in zip(shape_zyx, chunk_zyx, strict=True)]
     section_bytes = shape_zyx[1] * shape_zyx[2] * itemsize
@@ -66,30 +65,29 @@ def open_array(
     channels: int | None = None,
     with_zeros: bool = False,
 ) -> ts.TensorStore:
-    """The array `0` of a group, made if need be, to be written a shard at a time.
+    """The array `0` of a group, created if need be; write it a shard at a time.
 
     Args:
       group: the folder of the group.
       shape_zyx: the volume's shape.
       dtype: numpy's name of the type of voxels.
-      chunk_zyx: the shape of what is read at once.
+      chunk_zyx: the unit of reading.
       shard_zyx: the shape of a file, a multiple of chunk_zyx.
-      channels: of an array `[c z y x]`, each in chunks of its own, all in one file; None for an
-        array `[z y x]`.
-      with_zeros: also write chunks of nothing but zeros, and refuse to read what is missing. Else
-        zeros take no space, and what was lost reads as zeros.
+      channels: how many, for an array `[c z y x]` with each channel in its own chunks and all in
+        one file; None for an array `[z y x]`.
+      with_zeros: also write chunks of zeros, and refuse to read missing ones. Otherwise zeros take
+        no space, and lost chunks read as zeros.
     """
     little_endian = {"name": "bytes", "configuration": {"endian": "little"}}
-    # One-byte grey values of EM are mostly noise: zstd saves 3 to 15 % of them, and costs crops two
-    # to three times the time (benchmarks/pipeline.py). Labels shrink to little, and so do
-    # predictions, which are what has channels.
+    # One-byte grey values of EM are mostly noise: zstd saves 3 to 15 % and makes crops two to three
+    # times slower (benchmarks/pipeline.py). Labels and predictions (with channels) compress well.
     compressor = {
         "name": "blosc",
         "configuration": {"cname": "zstd", "clevel": 3, "shuffle": "shuffle"},
     }
     noise = np.dtype(dtype).itemsize == 1 and channels is None
-    # With it, a flipped bit is an error where it is read. Crops of grey values that are not in the
-    # cache would take 1.5 to 1.7 times the CPU time (benchmarks/pipeline.py), to find one voxel.
+    # Detects flipped bits. Not for grey values: a flipped bit changes one voxel, and crops outside
+    # of the cache would take 1.5 to 1.7 times the CPU time (benchmarks/pipeline.py).
     checksum = {"name": "crc32c"}
     each, every = ((), ()) if channels is None else ((1,), (channels,))
     sharding = {
@@ -124,14 +122,14 @@ def group_metadata(
     channels: bool = False,
     attributes: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """What the `zarr.json` of the group holds.
+    """The content of a group's `zarr.json`.
 
     Args:
-      name: of the image, for viewers to show.
+      name: of the image, shown by viewers.
       voxel_size_nm: z y x.
-      start_zyx: where it begins in a larger volume, in voxels; viewers put it there.
+      start_zyx: its first voxel in a larger volume, in voxels; viewers place it there.
       channels: whether the array is `[c z y x]`.
-      attributes: what to keep beside OME's.
+      attributes: further ones beside OME's.
     """
     first = [1.0] if channels else []
     transforms: list[dict[str, Any]] = [{"type": "scale", "scale": [*first, *voxel_size_nm]}]

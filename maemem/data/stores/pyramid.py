@@ -1,4 +1,4 @@
-"""The scales that a viewer wants of a volume: which voxels become one, until a chunk holds all."""
+"""The scales of a multi-resolution volume, down to one that fits a chunk."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from maemem.geometry import Box, Zyx
 
 
 def chunk_shape(voxel_size_nm: VoxelSize) -> Zyx:
-    """What a viewer loads at once: 262,144 voxels, flat where sections are thick."""
+    """The shape of a chunk: 262,144 voxels, flat where sections are thick."""
     z, y, x = voxel_size_nm
     return (64, 64, 64) if z < 2 * min(y, x) else (16, 128, 128)
 
 
 def coarser(voxel_size_nm: VoxelSize) -> Zyx:
-    """How many voxels, 1 or 2 along each axis, become one in the next scale.
+    """Downsampling factors to the next scale, 1 or 2 along each axis.
 
-    So many that it is as nearly a cube as it can be; of equals, most.
+    They make voxels as nearly cubic as possible; of equal choices, the coarsest.
     """
 
     def unlike_a_cube(factors: Zyx) -> tuple[float, int]:
@@ -30,10 +30,10 @@ def coarser(voxel_size_nm: VoxelSize) -> Zyx:
 
 
 def pyramid(voxel_size_nm: VoxelSize, box: Box) -> Iterator[tuple[VoxelSize, Box, Zyx]]:
-    """The scales of a volume, each with its voxel size, its place, and the factors to the next.
+    """The scales of a volume: voxel size in nm, box in voxels, and factors to the next scale.
 
-    The last one is the first that fits a chunk. A voxel at `place` covers, of the scale before it,
-    those from `factors * place` on, as far as the volume has them.
+    The last is the first that fits a chunk. Voxel v of a scale covers voxels `factors * v` to
+    `factors * (v + 1)` of the scale before it, cut at the volume's border.
     """
     size = voxel_size_nm
     while True:

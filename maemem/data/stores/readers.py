@@ -1,4 +1,4 @@
-"""Readers of the files that tensorstore cannot open in place: each gives any box of its volume."""
+"""Readers of files that tensorstore cannot open in place: TIFF, PNG sections, HDF5, npy."""
 
 from __future__ import annotations
 
@@ -27,26 +27,26 @@ MEND = "put a whole copy in its place"
 _TIFF_SUFFIXES = (".tif", ".tiff")
 _HDF5_PATTERN = re.compile(r"(?P<file>.*\.(h5|hdf5?))(:(?P<dataset>.*))?", re.IGNORECASE)
 _PNG_MAX_RATIO = 1032  # of deflate
-_PNG_HEADER = struct.Struct(">8x8xIIBB")  # signature, length and name of IHDR; then what counts
+_PNG_HEADER = struct.Struct(">8x8xIIBB")  # width, height, bits, colour; after the signature
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """A volume that is to be converted."""
+    """A volume to convert."""
 
     path: str  # absolute, or a URL
-    stamp: str  # tells this content from another at the same path
+    stamp: str  # changes when the file is replaced
     shape_zyx: Zyx
     dtype: np.dtype
-    voxel_size_nm: VoxelSize | None  # None: the file does not say it
-    whole_sections: bool  # to read any part of a section, all of it is decoded
-    read: Callable[[Box], np.ndarray]  # a box, as [z y x]
+    voxel_size_nm: VoxelSize | None  # z y x; None: not in the file
+    whole_sections: bool  # whether sections are decoded as a whole
+    read: Callable[[Box], np.ndarray]  # the values [z y x] of a box
 
 
 def is_foreign(path: str) -> bool:
-    """Whether a path names what must be converted: a TIFF, HDF5 or npy file, or a folder of images.
+    """Whether a volume must be converted: a TIFF, HDF5 or npy file, or a folder of images.
 
-    Files are told by their names alone, so a missing file is foreign too.
+    Files are recognised by name, so a missing file may be foreign, too.
     """
     if "://" in path:
         return False
@@ -58,7 +58,7 @@ def is_foreign(path: str) -> bool:
 
 
 def identify(path: str) -> tuple[str, str]:
-    """The absolute path of a foreign volume, and a stamp that changes when its content does.
+    """The absolute path of a foreign volume, and a stamp that changes when it is replaced.
 
     Raises:
       FileNotFoundError: if it does not exist.
@@ -80,17 +80,17 @@ def identify(path: str) -> tuple[str, str]:
 def open_source(
     path: str, *, voxel_size_nm: VoxelSize | None, cache_bytes: int
 ) -> Iterator[Source]:
-    """Opens whatever can be converted, closing it at the end.
+    """Opens a volume to convert, until the context ends.
 
     Args:
       path: a TIFF stack, a folder of TIFF or PNG sections, `file.h5:/dataset`, an npy file, or
         what `open_volume` opens.
-      voxel_size_nm: z y x, for what does not say it; checked against what does.
-      cache_bytes: how much of what was decoded may be kept for the next box.
+      voxel_size_nm: z y x, where the file has none; else checked against it.
+      cache_bytes: how much decoded data may be kept for the next box.
 
     Raises:
       FileNotFoundError: if it does not exist.
-      ValueError: if it is not one volume of grey values of three dimensions.
+      ValueError: if it is not one three-dimensional volume of grey values.
     """
     if not is_foreign(path):
         volume = open_volume(path, voxel_size_nm=voxel_size_nm)
@@ -149,7 +149,7 @@ def _open_npy(path: str) -> _Opened:
 def _read_mapped(
     path: str, dtype: np.dtype, offset: int, shape: Zyx, fortran: bool, box: Box
 ) -> np.ndarray:
-    # Mapped anew each time, because pages once read count as resident until they are unmapped.
+    # Mapped anew each time: pages that were read count as resident until they are unmapped.
     mapped = np.memmap(path, dtype, "r", offset, shape, "F" if fortran else "C")
     return np.array(mapped[box.slices], dtype.newbyteorder("="), order="C")
 
@@ -185,11 +185,11 @@ def _open_tiff(stack: contextlib.ExitStack, path: str, cache_bytes: int) -> _Ope
     tiff = stack.enter_context(open_tiff(path))
     series = tiff.series[0]
     height, width, dtype = _page_kind(path, series)
-    # Sections that were appended one by one each count as a series to tifffile.
+    # tifffile takes each section that was appended separately as a series.
     appended = len(tiff.series) > 1
     shapes = {(s.shape, s.dtype, len(s.pages)) for s in tiff.series}
     depth = math.prod(series.shape) // (height * width)
-    # Axes of size 1 are dropped from the shape of a series.
+    # tifffile drops axes of size 1 from the shape of a series.
     stacked = sum(n > 1 for n in series.shape) - (height > 1) - (width > 1)
     if stacked > 1 or len(shapes) > 1 or (appended and depth > 1):
         found = ", ".join(format_zyx(shape) for shape, _, _ in sorted(shapes, key=str)[:5])
@@ -207,13 +207,13 @@ def _open_tiff(stack: contextlib.ExitStack, path: str, cache_bytes: int) -> _Ope
         page = tiff.series[z].pages[0] if appended else series.pages[z]
         if page is None:
             raise ValueError(f"{path} lacks section {z}")
-        return read_page(page, path).reshape(height, width)
+        return read_page(page, path).reshape(height, width)  # [y x], without axes of size 1
 
     return shape, dtype, True, _by_section(decode, shape, dtype, cache_bytes)
 
 
 def _page_kind(path: str | Path, series: tifffile.TiffPageSeries) -> tuple[int, int, np.dtype]:
-    """Height, width and dtype of each page of grey values, of which the first one is checked."""
+    """Height, width and dtype of the pages; checks the first one."""
     if "S" in series.axes:
         raise ValueError(
             f"{path} is a colour image, {format_zyx(series.shape)}; expected grey values. Store it "
@@ -225,7 +225,7 @@ def _page_kind(path: str | Path, series: tifffile.TiffPageSeries) -> tuple[int, 
 
 
 def sections(folder: Path) -> list[Path]:
-    """The images in a folder, in the order of the numbers in their names."""
+    """The images in a folder, sorted by the numbers in their names."""
     images = [p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES]
 
     def natural(path: Path) -> list[tuple[int, str]]:
@@ -248,16 +248,17 @@ def _open_sections(folder: Path, cache_bytes: int) -> _Opened:
 
     def decode(z: int) -> np.ndarray:
         if files[z].suffix.lower() == ".png":
+            # [y x] or [y x 1] -> [y x]
             return imagecodecs.png_decode(files[z].read_bytes()).reshape(height, width)
         with open_tiff(files[z]) as tiff:
-            return read_page(tiff.pages[0], files[z]).reshape(height, width)
+            return read_page(tiff.pages[0], files[z]).reshape(height, width)  # [y x]
 
     shape = (len(files), height, width)
     return shape, dtype, True, _by_section(decode, shape, dtype, cache_bytes)
 
 
 def _section_kind(path: Path) -> tuple[tuple[int, int], np.dtype]:
-    """Height and width, and dtype, of one image, from its header alone."""
+    """Height, width and dtype of an image, from its header."""
     if path.suffix.lower() == ".png":
         with path.open("rb") as file:
             header = file.read(_PNG_HEADER.size)
@@ -286,7 +287,7 @@ def _section_kind(path: Path) -> tuple[tuple[int, int], np.dtype]:
 def _by_section(
     decode: Callable[[int], np.ndarray], shape: Zyx, dtype: np.dtype, cache_bytes: int
 ) -> Callable[[Box], np.ndarray]:
-    """A reader of boxes that keeps the last decoded sections, as many as there is memory for."""
+    """A reader of boxes that caches decoded sections, as many as fit `cache_bytes`."""
     section_bytes = shape[1] * shape[2] * dtype.itemsize
     section = functools.lru_cache(maxsize=max(1, cache_bytes // section_bytes))(decode)
 

@@ -1,4 +1,4 @@
-"""What tells the content of a volume from what was at the same place at another time."""
+"""Stamps: hashes that change when another volume is written to the same place."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _PRECOMPUTED = "info"
 def stamp(layout: Layout) -> str:
     """A hash of the metadata of an array and of its group, and of when they were written.
 
-    Files of this machine tell that by their time of modification, buckets by the generation of an
-    object; a server that tells neither is known by what the metadata say. No voxel is read: what is
-    written into the chunks of a volume whose metadata stay is not noticed.
+    That is the time of modification of a local file, or the generation of an object in a bucket; a
+    server that gives neither leaves the content alone. No voxel is read, so new chunks under the
+    same metadata go unnoticed.
 
     Raises:
       ValueError: if the storage cannot be reached.
@@ -29,7 +29,7 @@ def stamp(layout: Layout) -> str:
         folders, keys = [place], [_PRECOMPUTED]
     found = hashlib.sha256()
     with formats.reaching(place):
-        # All are asked for at once, for a bucket takes its time for each.
+        # All at once: each request to a bucket takes long.
         asked = [(where, key, where.read(key)) for where in folders for key in keys]
         for where, key, reading in asked:
             answer = reading.result(timeout=formats.TIMEOUT_SECONDS)
@@ -40,11 +40,11 @@ def stamp(layout: Layout) -> str:
 
 
 def _written(place: ts.KvStore, key: str, answer: ts.KvStore.ReadResult) -> bytes:
-    """What changes when a file or an object is written again, though its content be the same."""
+    """Changes when a file or object is written again, even with the same content."""
     spec = place.spec().to_json()
     inner = spec.get("base", spec)  # Such as of `|zip:`.
     if inner["driver"] != "file":
         return answer.stamp.generation
-    # Not the generation, which has the number of the device, another one on each machine.
+    # Not the generation: it contains the device number, which differs between machines.
     path = inner["path"] if "base" in spec else f"{place.path}{key}"
     return str(os.stat(path).st_mtime_ns).encode()

@@ -1,4 +1,4 @@
-"""TIFF files that are whole: tifffile reads what is left of others without an error."""
+"""Checks that TIFF files are complete: tifffile reads truncated ones without an error."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from pathlib import Path
 import numpy as np
 import tifffile
 
-# No compressor makes bytes so many times fewer: deflate 1032 times, zstd 2^15, and even that only
-# of nothing but zeros.
+# Above the ratio of any compressor, even for zeros: deflate 1032, zstd 2^15.
 _MAX_RATIO = 1 << 16
 _MEND = "put a whole copy in its place, or write it anew with the program that made it"
 
@@ -22,7 +21,7 @@ def open_tiff(path: str | Path) -> Iterator[tifffile.TiffFile]:
     """A TIFF file, until the context ends.
 
     Raises:
-      ValueError: if it is none, or the list of its pages ends before its time.
+      ValueError: if it is no TIFF, or its list of pages is cut off.
     """
     try:
         file = tifffile.TiffFile(path)
@@ -31,7 +30,7 @@ def open_tiff(path: str | Path) -> Iterator[tifffile.TiffFile]:
     with file as tiff:
         handle, place = tiff.filehandle, tiff.pages.next_page_offset
         if place is not None:
-            # Of the last page it is 0; one that leads out of the file is left out by tifffile.
+            # 0 after the last page. tifffile ignores an offset beyond the file's end.
             handle.seek(place)
             found = handle.read(tiff.tiff.offsetsize)
             if len(found) < tiff.tiff.offsetsize or struct.unpack(tiff.tiff.offsetformat, found)[0]:
@@ -40,7 +39,7 @@ def open_tiff(path: str | Path) -> Iterator[tifffile.TiffFile]:
 
 
 def check_depth(tiff: tifffile.TiffFile, depth: int, section_bytes: int, path: str | Path) -> None:
-    """Raises ValueError if a file cannot hold as many sections as it says."""
+    """Raises ValueError if a file cannot hold as many sections as it declares."""
     series, size = tiff.series[0], tiff.filehandle.size
     if len(tiff.series) > 1:
         held = len(tiff.series)
@@ -56,10 +55,10 @@ def check_depth(tiff: tifffile.TiffFile, depth: int, section_bytes: int, path: s
 
 
 def check_page(page: tifffile.TiffPage | tifffile.TiffFrame, path: str | Path) -> None:
-    """Checks that a file can hold a page as large as it says, before anything of its size is made.
+    """Checks that a file can hold a page of the declared size, before memory is allocated for it.
 
     Raises:
-      ValueError: if the file ends within its grey values, or lacks strips or tiles of them.
+      ValueError: if the file ends within the page's grey values, or lacks strips or tiles.
     """
     size, described = page.parent.filehandle.size, page.keyframe
     assert described is not None  # tifffile reads the first page as a whole.
@@ -67,7 +66,7 @@ def check_page(page: tifffile.TiffPage | tifffile.TiffFrame, path: str | Path) -
     if any(start + count > size for start, count in ends):
         raise ValueError(f"{path} is truncated: a page leaves the file, which is {size} bytes long")
     height, width = described.imagelength, described.imagewidth
-    if described.is_tiled:  # A tile is decoded as a whole, even where it leaves the image.
+    if described.is_tiled:  # Tiles are stored whole, also beyond the image's border.
         across, down = (
             math.ceil(width / described.tilewidth),
             math.ceil(height / described.tilelength),
@@ -75,12 +74,12 @@ def check_page(page: tifffile.TiffPage | tifffile.TiffFrame, path: str | Path) -
         row, rows = across * described.tilewidth, down * described.tilelength
     else:
         row, rows = width, height
-    said = rows * math.ceil(row * described.bitspersample / 8)
+    declared = rows * math.ceil(row * described.bitspersample / 8)
     stored, pieces = sum(page.databytecounts), math.prod(described.chunked)
     plain = described.compression == tifffile.COMPRESSION.NONE
-    if said > stored * (1 if plain else _MAX_RATIO) or len(page.databytecounts) < pieces:
+    if declared > stored * (1 if plain else _MAX_RATIO) or len(page.databytecounts) < pieces:
         raise ValueError(
-            f"{path} says that a section is {height}x{width} voxels (y, x), {said} bytes in "
+            f"{path} says that a section is {height}x{width} voxels (y, x), {declared} bytes in "
             f"{pieces} strips or tiles, and holds {stored} bytes in {len(page.databytecounts)}; "
             f"{_MEND}"
         )

@@ -1,4 +1,4 @@
-"""Volumes on tensorstore, whatever their format, opened in place as `[z y x]`."""
+"""Volumes of any format of tensorstore, opened in place as `[z y x]`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import functools
 import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -19,12 +19,12 @@ from maemem.data.stores.formats import VoxelSize
 from maemem.data.stores.stamps import stamp
 from maemem.geometry import Box, Zyx
 
-# Intensities and labels. Wider floats and booleans would only be stored at a loss, or by mistake.
+# For intensities and labels. Wider floats waste space; booleans are usually a mistake.
 DTYPES = ("uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64", "float32")
 IMAGE_SUFFIXES = (".tif", ".tiff", ".png")
 UNFINISHED_SUFFIX = ".partial"
 
-# What coarser voxels hold.
+# How voxels are binned: their mean, for intensities; the most frequent, for labels.
 Binning: TypeAlias = Literal["mean", "mode"]
 
 _FILE_PATTERN = re.compile(r".*\.(tiff?|npy|h5|hdf5?)(:.*)?", re.IGNORECASE)
@@ -40,9 +40,9 @@ class Volume:
     store: ts.TensorStore  # [z y x], its origin at 0, already cut to `region`
     voxel_size_nm: VoxelSize  # z y x
     source: str  # URL of the array in full; the same for two volumes that show the same data
-    region: Box  # what `store` shows, in its voxels, of the whole array
-    start_nm: VoxelSize = (0.0, 0.0, 0.0)  # z y x, of the whole array, as its metadata place it
-    stamp: str = ""  # tells this content from another at the same source
+    region: Box  # of the whole array that `store` shows, in voxels
+    start_nm: VoxelSize = (0.0, 0.0, 0.0)  # z y x, where the metadata place the whole array
+    stamp: str = ""  # changes when the source is replaced
 
     @property
     def shape_zyx(self) -> Zyx:
@@ -55,19 +55,25 @@ class Volume:
         return self.store.dtype.numpy_dtype
 
     def read(self, box: Box) -> np.ndarray:
-        """The voxels of a box `[z y x]`, in voxels of this volume; raises what `finish` does."""
-        return self.finish(self.store[box.slices].read(order="C"), box.start_zyx)
+        """The voxels of a box `[z y x]`, in voxels of this volume; raises what `begin` says."""
+        return self.begin(box)()
 
-    def finish(self, reading: ts.Future, start_zyx: Sequence[int]) -> np.ndarray:
-        """The voxels `[z y x]` that are being read, once they are there, and checked.
+    def begin(self, box: Box, batch: ts.Batch | None = None) -> Callable[[], np.ndarray]:
+        """Begins to read a box.
 
         Args:
-          reading: of a box that begins at `start_zyx`, in voxels of this volume.
+          box: in voxels of this volume.
+          batch: that the read is submitted with, once it is closed; None: at once.
 
-        Raises:
-          ValueError: if something stored is damaged or out of reach, infinite or not a number.
-          FileNotFoundError: if the volume has vanished since it was opened.
+        Returns:
+          What waits for the voxels `[z y x]`, and checks them. It raises ValueError if something
+          stored is damaged or out of reach, infinite or not a number, and FileNotFoundError if the
+          volume has vanished since it was opened.
         """
+        reading = self.store[box.slices].read(order="C", batch=batch)
+        return functools.partial(self._finish, reading, box.start_zyx)
+
+    def _finish(self, reading: ts.Future, start_zyx: Zyx) -> np.ndarray:
         with damage.naming_file(self.source, _MEND):
             values = reading.result()
         if values.dtype.kind == "f" and not np.isfinite(values).all():
@@ -76,7 +82,7 @@ class Volume:
                 f"{self.source} holds NaN or infinity at z, y, x = {z}, {y}, {x}; expected numbers "
                 f"everywhere: store others there, or choose a region without it"
             )
-        # Chunks that are not there are read as one value, so all would be, once none is there.
+        # Missing chunks read as one value; so does a whole volume that was deleted.
         place, first = self.store.kvstore, values.flat[0]
         alike = first == values.flat[-1] and (values == first).all()
         if alike and place is not None and not formats.is_volume(place):
@@ -84,7 +90,7 @@ class Volume:
         return values
 
     def cut(self, region: str) -> Volume:
-        """A part of this volume, as `Box.parse` reads it, in voxels of this volume; empty is all.
+        """A region of this volume, parsed by `Box.parse`, in its voxels; empty is all.
 
         Raises:
           ValueError: if the region is malformed or leaves the volume.
@@ -94,11 +100,11 @@ class Volume:
         return dataclasses.replace(self, store=store, region=box.moved(self.region.start_zyx))
 
     def binned(self, bin_zyx: Zyx, method: Binning) -> Volume:
-        """The whole of this volume with coarser voxels, computed as they are read.
+        """This volume with coarser voxels, computed when they are read.
 
         Args:
-          bin_zyx: how many voxels make one along each axis; those at the far end may be fewer.
-          method: `mean`, for intensities, or `mode`, the most frequent, for labels.
+          bin_zyx: voxels per coarser voxel along each axis; at the far end it may be fewer.
+          method: `mean` for intensities, `mode` (the most frequent) for labels.
         """
         if bin_zyx == (1, 1, 1):
             return self
@@ -113,9 +119,9 @@ class Volume:
 
 @functools.cache
 def shared_context(cache_bytes: int) -> ts.Context:
-    """The one tensorstore context of this process with a cache of this size, in bytes.
+    """The tensorstore context of this process with a cache of this size, in bytes.
 
-    Volumes opened in it share its cache and its threads; so open all of them in the same one.
+    Open all volumes in the same context: they then share its cache and threads.
     """
     return ts.Context({"cache_pool": {"total_bytes_limit": cache_bytes}})
 
@@ -129,22 +135,23 @@ def open_volume(
 ) -> Volume:
     """Opens a volume for reading: zarr 2 or 3, OME-Zarr, N5, or Neuroglancer precomputed.
 
-    Of a multi-scale image the first scale is opened. Axes are turned to z y x: by their names where
-    the metadata name them; else zarr is taken as z y x, and N5 as x y z, as its readers do. Axes
-    such as time and channel must have size 1, and are dropped. Voxels count from 0, wherever the
-    metadata place the first (`Volume.start_nm`).
+    Opens the first scale of a multi-scale image. Axes are transposed to z y x by their names;
+    without names, zarr is z y x, and N5 is x y z as in other readers. Axes such as time and channel
+    must have size 1, and are dropped. Voxels count from 0; `Volume.start_nm` is where the metadata
+    place the first.
 
     Args:
       path: a folder, or a URL that tensorstore knows (`gs://`, `s3://`, `http://`, `file://`, also
         `...|zip:` and `...|zarr3:`).
       voxel_size_nm: z y x; needed only where the metadata have none.
-      region: what to show of it, as `Box.parse` reads it, in voxels of the whole; empty is all.
-      context: as `shared_context` makes it; without it, nothing is cached.
+      region: parsed by `Box.parse`, in voxels of the whole array; empty is all.
+      context: from `shared_context`; without it, nothing is cached.
 
     Raises:
       FileNotFoundError: if there is nothing at the path.
-      ValueError: if what is there is no volume, is not whole yet, has another rank or a dtype not
-        in `DTYPES`; if its voxel size is not known or is contradicted; if the region is malformed.
+      ValueError: if there is no volume, or an unfinished one; if its rank or dtype is not
+        supported; if its voxel size is unknown or contradicts the given one; if the region is
+        malformed.
     """
     kvstore = _locate(path, context)
     if any(p.rstrip("/").endswith(UNFINISHED_SUFFIX) for p in kvstore.path.split("/")):
@@ -167,15 +174,15 @@ def open_volume(
 
 
 def conversion_hint(path: str) -> str:
-    """The command that makes a volume of a file which cannot be opened in place."""
+    """The command that converts a file which cannot be opened in place."""
     return f"python -m maemem.data.convert {path} OUTPUT.zarr --voxel_size_nm=z,y,x"
 
 
 def check_voxel_size(size: tuple[float, ...]) -> VoxelSize:
-    """Three lengths in nm, as floats.
+    """A voxel size in nm, as three floats.
 
     Raises:
-      ValueError: if they are not three, or one is not a positive number.
+      ValueError: if there are not three numbers, or one is not positive and finite.
     """
     if len(size) != 3 or not all(math.isfinite(s) and s > 0 for s in size):
         raise ValueError(
@@ -187,7 +194,7 @@ def check_voxel_size(size: tuple[float, ...]) -> VoxelSize:
 
 
 def _locate(path: str, context: ts.Context | None) -> ts.KvStore:
-    """The folder that a path or a URL names; the name of a folder is made canonical."""
+    """The storage of a path, which is resolved, or of a URL."""
     if "://" not in path:
         folder = Path(path).expanduser().resolve()
         if _FILE_PATTERN.fullmatch(path) and not folder.is_dir():
@@ -207,9 +214,9 @@ def _locate(path: str, context: ts.Context | None) -> ts.KvStore:
 
 
 def open_url(url: str, context: ts.Context | None = None) -> ts.KvStore:
-    """The storage that a URL names, as a folder; nothing need be there.
+    """The storage of a URL, as a folder, which need not exist.
 
-    `s3://` is Amazon's, or what the environment variable `AWS_ENDPOINT_URL` names instead.
+    `s3://` is Amazon's, unless the environment variable `AWS_ENDPOINT_URL` names another.
 
     Raises:
       ValueError: if it is not a URL that tensorstore knows.
@@ -226,7 +233,7 @@ def open_url(url: str, context: ts.Context | None = None) -> ts.KvStore:
 def _kvstore_spec(url: str) -> ts.KvStore.Spec:
     spec = ts.KvStore.Spec(_without_format(url)).to_json()
     inner = spec.get("base", spec)  # Such as of `|zip:`.
-    # As Amazon's own tools have it; tensorstore wants to be told, in the specification.
+    # Amazon's own tools read these variables; tensorstore does not.
     if inner["driver"] == "s3" and (endpoint := os.environ.get("AWS_ENDPOINT_URL")):
         region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
         inner |= {"endpoint": endpoint, "aws_region": region or "us-east-1"}
@@ -234,7 +241,7 @@ def _kvstore_spec(url: str) -> ts.KvStore.Spec:
 
 
 def _without_format(url: str) -> str | dict:
-    """Without a last part such as `|zarr3:`: the metadata of a format speak for themselves."""
+    """A URL without a last part such as `|zarr3:`, since the metadata tell the format."""
     last = url.rsplit("|", 1)[-1]
     if "|" in url and re.match(r"(zarr2?|zarr3|n5|neuroglancer-precomputed|auto):", last):
         array = ts.Spec(url).kvstore
@@ -268,7 +275,7 @@ def _open_array(layout: formats.Layout, path: str, context: ts.Context | None) -
     spec = {
         "driver": layout.driver,
         "kvstore": layout.kvstore.spec().to_json(),
-        # What is cached stays valid: or every crop would ask for the state of its files again.
+        # Else every crop would ask for the state of its files again.
         "recheck_cached_data": "open",
         "recheck_cached_metadata": "open",
     }
@@ -281,7 +288,7 @@ def _open_array(layout: formats.Layout, path: str, context: ts.Context | None) -
             f"{path} says that its shape is {store.shape}; expected a voxel at least, and fewer "
             f"than {_MAX_VOXELS}: correct its metadata"
         )
-    try:  # Where tensorstore finds no memory for a chunk, it ends the process without a word.
+    try:  # tensorstore ends the process silently if it cannot allocate a chunk.
         np.empty(store.chunk_layout.read_chunk_template.shape, store.dtype.numpy_dtype)
     except (MemoryError, ValueError) as error:
         raise ValueError(
@@ -292,7 +299,7 @@ def _open_array(layout: formats.Layout, path: str, context: ts.Context | None) -
 
 
 def _turn(store: ts.TensorStore, layout: formats.Layout, path: str) -> ts.TensorStore:
-    """Drops axes of size 1 other than z, y and x, and puts these in order, with origin 0."""
+    """Drops axes other than z, y and x, of size 1, and transposes these to z y x, with origin 0."""
     axes = layout.axes
     if axes is None or len(axes) != store.rank or not {"z", "y", "x"} & set(axes):
         if store.rank != 3:
@@ -311,10 +318,11 @@ def _turn(store: ts.TensorStore, layout: formats.Layout, path: str) -> ts.Tensor
                 f"the one that is wanted as a volume of its own"
             )
     order = [axes.index(name) for name in "zyx"]
-    # The dropped axes may not begin at 0, hence the translation first.
+    # Dropped axes may begin elsewhere than at 0, hence the translation first.
     index = tuple(slice(None) if name in ("z", "y", "x") else 0 for name in axes)
     store = store[ts.d[:].translate_to[0]][ts.d[:].label[[""] * store.rank]]
     kept = sorted(order)
+    # [stored axes] -> [z y x]
     turned = store[index][ts.d[[kept.index(dim) for dim in order]].transpose[:]]
     return turned[ts.d[:].label["z", "y", "x"]]
 
