@@ -1,6 +1,8 @@
 """3-D convolutions and the blocks that segmenters are built of."""
 
 import math
+from collections.abc import Sequence
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +11,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from maemem.geometry import Zyx, format_zyx
-from maemem.models.layers import Compute, ConvolutionForm
+from maemem.models.compute import Compute
 from maemem.models.patches import unpatchify
 
 Volume = Float[Array, "b z y x c"]
@@ -22,7 +24,7 @@ _GROUP = 8
 _PIECES = 16
 
 
-def convolve(volume: Volume, kernel: Kernel, form: ConvolutionForm) -> Convolved:
+def convolve(volume: Volume, kernel: Kernel, form: Literal["xla", "folded"]) -> Convolved:
     """A 3 × 3 × 3 convolution; outside of the volume are zeros.
 
     Args:
@@ -169,6 +171,22 @@ class ConvolutionBlock(nn.Module):
         return nn.relu(norm(convolved))
 
 
+class ResidualBlocks(nn.Module):
+    """A block to reach the level's channels, then two whose output is added to the first's."""
+
+    features: int
+    compute: Compute
+
+    @nn.compact
+    def __call__(self, volume: Volume) -> Convolved:
+        """`[b z y x c]` to `[b z y x features]`."""
+        first, second, third = (
+            ConvolutionBlock(self.features, self.compute, name=f"block_{i}") for i in range(3)
+        )
+        entered = first(volume)
+        return entered + third(second(entered))
+
+
 class Upsampling(nn.Module):
     """A transposed convolution whose kernel is as large as its stride.
 
@@ -219,3 +237,18 @@ def strides_of(patch_zyx: Zyx, channels: tuple[int, ...]) -> tuple[Zyx, ...]:
         )
     steps = [[1 + (levels - n <= level) for n in halvings] for level in range(levels)]
     return tuple((z, y, x) for z, y, x in steps)
+
+
+def cumulative_strides(steps: Sequence[Zyx]) -> tuple[Zyx, ...]:
+    """The strides of the levels between `steps`, in voxels, from (1, 1, 1) on."""
+    strides = [(1, 1, 1)]
+    for step in steps:
+        z, y, x = (a * b for a, b in zip(strides[-1], step, strict=True))
+        strides.append((z, y, x))
+    return tuple(strides)
+
+
+def check_channels(channels: Sequence[int]) -> None:
+    """Raises ValueError for channels that are not positive."""
+    if not channels or min(channels) < 1:
+        raise ValueError(f"channels is {tuple(channels)}; expected: positive whole numbers")

@@ -104,7 +104,7 @@ def inflate(
     if tuple(size_yx) != tuple(patch_zyx[1:]):
         raise ValueError(
             f"the 2-D network has patches of {'x'.join(map(str, size_yx))} pixels, and "
-            f"model.patch_zyx is {tuple(patch_zyx)}; give it these sizes in y and x"
+            f"model.encoder.patch_zyx is {tuple(patch_zyx)}; give it these sizes in y and x"
         )
     # Voxels lie in [−1, 1], so that (voxel / 2 + 1/2 − mean) / std is what the network saw.
     means, stds = (np.broadcast_to(np.asarray(each, np.float32), colours) for each in (mean, std))
@@ -123,7 +123,7 @@ def inflate(
             "kernel": _deepen(grey, patch_zyx[0], inflation).reshape(-1, width),
             "bias": bias + offset,
         },
-        "plane": plane,
+        "positions": plane,
         "transformer": {**blocks, "norm": norm},
     }
 

@@ -1,46 +1,22 @@
 """Transformer blocks."""
 
-import dataclasses
-from typing import Any, Literal
-
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from maemem.models.compute import Compute
 from maemem.models.position import rotate
 
 # Logits of more than this do not stay in a processor's cache; and below it, what the backward pass
 # keeps of them (four times as much) is little.
 _CACHE_BYTES = 4 << 20
 
-ConvolutionForm = Literal["xla", "folded"]
 Tokens = Float[Array, "b n d"]
 Heads = Float[Array, "b n h d"]
 CropHeads = Float[Array, "n h d"]
 # Cosines and sines of the angles that turn the queries and keys of each token.
 Rotation = tuple[Float[Array, "#b n half_head"], Float[Array, "#b n half_head"]]
-
-
-@dataclasses.dataclass(frozen=True)
-class Compute:
-    """How a network is computed; none of it changes what is computed, but to rounding.
-
-    Attributes:
-      dtype: of activations and matrix products. Parameters, norms and softmax stay float32.
-      remat: recompute each block's activations in the backward pass instead of keeping them.
-      attention: `xla` or `cudnn`, as `jax.nn.dot_product_attention` knows them (`cudnn` is the
-        fused kernel of NVIDIA GPUs, for bfloat16); or `sequential`, for a CPU: where the logits of
-        a batch would not stay in the processor's cache, one crop after the other (a step of
-        pre-training, ViT-B, 16 crops of 216 tokens, on two cores of an Intel Xeon: 2.32 s and
-        2.87 GiB in place of 2.58 s and 3.32 GiB).
-      convolution: `xla`; or `folded`: as one 2-D convolution, several times faster on a CPU.
-    """
-
-    dtype: Any = jnp.float32
-    remat: bool = False
-    attention: Literal["xla", "cudnn", "sequential"] = "xla"
-    convolution: ConvolutionForm = "xla"
 
 
 def dense(features: int, compute: Compute, name: str | None = None) -> nn.Dense:
@@ -56,9 +32,9 @@ def layer_norm(compute: Compute, name: str | None = None) -> nn.LayerNorm:
 
 def attend(query: Heads, key: Heads, value: Heads, implementation: str) -> Heads:
     """Softmax attention; `implementation` as in `Compute.attention`."""
-    b, n, h, _ = query.shape
+    b, n, h, width = query.shape
     # The fused kernel has no gradient for an odd number of tokens; the article's encoder sees 21.
-    if implementation == "cudnn" and n % 2 == 0:
+    if implementation == "cudnn" and n % 2 == 0 and width % 8 == 0 and width <= 128:
         return jax.nn.dot_product_attention(query, key, value, implementation="cudnn")
     if implementation != "sequential" or 4 * b * h * n * n < _CACHE_BYTES:
         return jax.nn.dot_product_attention(query, key, value, implementation="xla")
@@ -83,12 +59,12 @@ class Attention(nn.Module):
         """Mixes the tokens; `rotation`, if given, turns queries and keys."""
         b, n, d = tokens.shape
         qkv = dense(3 * d, self.compute, name="qkv")(tokens)
-        qkv = qkv.reshape(b, n, 3, self.heads, d // self.heads)
+        qkv = qkv.reshape(b, n, 3, self.heads, d // self.heads)  # [b n 3d] -> [b n 3 h head]
         query, key, value = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
         if rotation is not None:
             query, key = rotate(query, *rotation), rotate(key, *rotation)
         mixed = attend(query, key, value, self.compute.attention)
-        return dense(d, self.compute, name="out")(mixed.reshape(b, n, d))
+        return dense(d, self.compute, name="out")(mixed.reshape(b, n, d))  # [b n h head] -> [b n d]
 
 
 class Block(nn.Module):

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import jax.numpy as jnp
-from jaxtyping import Array, Shaped
+from jaxtyping import Array, Int, Shaped
 
 from maemem.geometry import Zyx, format_zyx
 
@@ -45,8 +45,9 @@ def patchify(image: Shaped[Array, "b z y x c"], patch_zyx: Zyx) -> Shaped[Array,
     b, z, y, x, c = image.shape
     gz, gy, gx = token_grid((z, y, x), patch_zyx)
     pz, py, px = patch_zyx
-    image = image.reshape(b, gz, pz, gy, py, gx, px, c)
-    return jnp.transpose(image, (0, 1, 3, 5, 2, 4, 6, 7)).reshape(b, gz * gy * gx, -1)
+    image = image.reshape(b, gz, pz, gy, py, gx, px, c)  # [b z y x c] -> [b gz pz gy py gx px c]
+    image = jnp.transpose(image, (0, 1, 3, 5, 2, 4, 6, 7))  # -> [b gz gy gx pz py px c]
+    return image.reshape(b, gz * gy * gx, -1)  # -> [b n p]
 
 
 def unpatchify(
@@ -61,6 +62,11 @@ def unpatchify(
     """
     b = patches.shape[0]
     (gz, gy, gx), (pz, py, px) = grid_zyx, patch_zyx
-    patches = patches.reshape(b, gz, gy, gx, pz, py, px, -1)
-    image = jnp.transpose(patches, (0, 1, 4, 2, 5, 3, 6, 7))
-    return image.reshape(b, gz * pz, gy * py, gx * px, -1)
+    patches = patches.reshape(b, gz, gy, gx, pz, py, px, -1)  # [b n p] -> [b gz gy gx pz py px c]
+    image = jnp.transpose(patches, (0, 1, 4, 2, 5, 3, 6, 7))  # -> [b gz pz gy py gx px c]
+    return image.reshape(b, gz * pz, gy * py, gx * px, -1)  # -> [b z y x c]
+
+
+def take_tokens(tokens: Shaped[Array, "b n d"], ids: Int[Array, "b m"]) -> Shaped[Array, "b m d"]:
+    """The tokens `ids` of each crop."""
+    return jnp.take_along_axis(tokens, ids[:, :, None], axis=1)  # [b n d] -> [b m d]

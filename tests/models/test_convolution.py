@@ -5,8 +5,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from maemem.models.compute import Compute
 from maemem.models.convolution import ConvolutionBlock, Upsampling, convolve, strides_of
-from maemem.models.layers import Compute
 from tests.models.parameters import random_variables
 
 

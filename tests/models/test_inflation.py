@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from maemem.models.encoders.vit import Encoder
 from maemem.models.inflation import inflate
+from tests.models.networks import vit
 from tests.models.vit import (
     DEPTH,
     HEADS,
@@ -36,9 +36,15 @@ def encode(tensors, volume: np.ndarray, depth: int = 1, inflation="centre"):
     """What the encoder makes of a volume in [0, 1], in patches of so many sections."""
     patch = (depth, PATCH, PATCH)
     params = inflate(tensors, patch, inflation, mean=MEAN, std=STD)
-    encoder = Encoder(patch, WIDTH, DEPTH, HEADS, plane_yx=(SIDE, SIDE))
+    encoder = vit(patch, (WIDTH, DEPTH, HEADS), positions_yx=(SIDE, SIDE))
     image = jnp.asarray(2 * volume - 1, jnp.float32)[None, ..., None]
-    return jax.jit(encoder.apply)({"params": params}, image)[-1][0]
+    return tokens(jax.jit(encoder.apply)({"params": params}, image))[0]
+
+
+def tokens(levels):
+    """The last level as `[b n d]`."""
+    last = levels[-1].features
+    return last.reshape(len(last), -1, last.shape[-1])  # [b z y x d] -> [b n d]
 
 
 @pytest.fixture
@@ -88,11 +94,13 @@ def test_only_one_section_of_tokens_has_the_features_of_the_2d_network(grey):
 def test_sections_are_alike_until_the_gain_of_depth_is_learnt(grey):
     patch, image = (1, PATCH, PATCH), jnp.asarray(np.repeat(grey[None], 2, 0))[None, ..., None]
     params = inflate(weights(), patch, "centre")
-    apply = jax.jit(Encoder(patch, WIDTH, DEPTH, HEADS, plane_yx=(SIDE, SIDE)).apply)
+    apply = jax.jit(vit(patch, (WIDTH, DEPTH, HEADS), positions_yx=(SIDE, SIDE)).apply)
 
     def difference(gain):
-        plane = {**params["plane"], "depth_gain": gain}
-        first, second = jnp.split(apply({"params": {**params, "plane": plane}}, image)[-1][0], 2)
+        plane = {**params["positions"], "depth_gain": gain}
+        first, second = jnp.split(
+            tokens(apply({"params": {**params, "positions": plane}}, image))[0], 2
+        )
         return first - second
 
     zero = jnp.zeros(WIDTH)
@@ -104,16 +112,16 @@ def test_sections_are_alike_until_the_gain_of_depth_is_learnt(grey):
 def test_places_are_resampled_to_the_grid_and_taken_with_their_tokens():
     volume = np.random.default_rng(3).uniform(size=(2, 2 * SIZE, SIZE))
     ids = jnp.array([[5, 0, 11]])
-    encoder = Encoder((1, PATCH, PATCH), WIDTH, DEPTH, HEADS, plane_yx=(SIDE, SIDE))
+    encoder = vit((1, PATCH, PATCH), (WIDTH, DEPTH, HEADS), positions_yx=(SIDE, SIDE))
     params = inflate(weights(), (1, PATCH, PATCH), "centre")
     # Along x the grid is the table's, and along y twice as fine.
-    table = jax.image.resize(params["plane"]["table"], (2 * SIDE, SIDE, WIDTH), "cubic")
-    finer = Encoder((1, PATCH, PATCH), WIDTH, DEPTH, HEADS, plane_yx=(2 * SIDE, SIDE))
+    table = jax.image.resize(params["positions"]["table"], (2 * SIDE, SIDE, WIDTH), "cubic")
+    finer = vit((1, PATCH, PATCH), (WIDTH, DEPTH, HEADS), positions_yx=(2 * SIDE, SIDE))
     image = jnp.asarray(volume)[None, ..., None]
-    expected = {**params, "plane": {**params["plane"], "table": table}}
+    expected = {**params, "positions": {**params["positions"], "table": table}}
     for chosen in (None, ids):
-        found = jax.jit(encoder.apply)({"params": params}, image, chosen)[-1]
-        same = jax.jit(finer.apply)({"params": expected}, image, chosen)[-1]
+        found = tokens(jax.jit(encoder.apply)({"params": params}, image, chosen))
+        same = tokens(jax.jit(finer.apply)({"params": expected}, image, chosen))
         assert found.shape[1] == (36 if chosen is None else 3)
         np.testing.assert_allclose(found, same, atol=1e-5)
 

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
-from maemem.models.segmenters.unetr import Unetr
+from tests.models.networks import unetr
 
 DEPTH = 12
 
 
 def transformer(seed):
-    model = Unetr((1, 4, 4), (24, DEPTH, 2), (4, 8), 3)
+    model = unetr((1, 4, 4), (24, DEPTH, 2), (4, 8))
     draw = jax.jit(lambda key: model.init(key, jnp.zeros((1, 2, 8, 8, 1)))["params"])
     return draw(jax.random.key(seed))["encoder"]["transformer"]
 

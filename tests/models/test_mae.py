@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from maemem.models.layers import Compute, attend
-from maemem.models.mae import MaskedAutoencoder
+from maemem.models.compute import Compute
+from maemem.models.layers import attend
 from maemem.models.masking import mask_tokens
-from maemem.models.variants import ENCODERS
+from tests.models.networks import SIZES, autoencoder
 
 # Parameters of the encoder with patches 1×16×16, and of encoder and decoder 4×512 together.
 PARAMETERS = {
@@ -20,8 +20,8 @@ PARAMETERS = {
 CROP, PATCH = (4, 16, 16), (1, 8, 8)
 
 
-def small(**options) -> MaskedAutoencoder:
-    return MaskedAutoencoder(PATCH, (48, 3, 4), (36, 2, 3), **options)
+def small(**options):
+    return autoencoder(PATCH, (48, 3, 4), (36, 2, 3), **options)
 
 
 def inputs(seed=0, batch=2):
@@ -35,9 +35,9 @@ def count(tree) -> int:
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
 
 
-@pytest.mark.parametrize("variant", ENCODERS)
+@pytest.mark.parametrize("variant", SIZES)
 def test_parameter_counts(variant):
-    model = MaskedAutoencoder((1, 16, 16), ENCODERS[variant])
+    model = autoencoder((1, 16, 16), SIZES[variant])
     image = jax.ShapeDtypeStruct((1, 6, 96, 96, 1), jnp.float32)
     ids = [jax.ShapeDtypeStruct((1, n), jnp.int32) for n in (21, 195)]
     params = jax.eval_shape(model.init, jax.random.key(0), image, *ids)["params"]
@@ -45,7 +45,7 @@ def test_parameter_counts(variant):
 
 
 def test_every_variant_has_its_count():
-    assert PARAMETERS.keys() == ENCODERS.keys()
+    assert PARAMETERS.keys() == SIZES.keys()
 
 
 def test_base_by_hand():
@@ -56,12 +56,13 @@ def test_base_by_hand():
     assert 12 * block + (256 * width + width) + 2 * width == PARAMETERS["base"][0]
 
 
-def test_encode_and_decode_make_up_the_whole():
+def test_encoder_and_decoder_make_up_the_whole():
     model, (image, visible, masked) = small(rotary=True), inputs()
     variables = model.init(jax.random.key(0), image, visible, masked)
-    latent = model.apply(variables, image, visible, method="encode")
+    encoder, decoder = ({"params": variables["params"][n]} for n in ("encoder", "decoder"))
+    latent = model.encoder.apply(encoder, image, visible)[-1].features
     assert latent.shape == (2, 4, 48)
-    parts = model.apply(variables, latent, visible, masked, (4, 2, 2), method="decode")
+    parts = model.decoder.apply(decoder, latent, visible, masked, (4, 2, 2))
     whole = model.apply(variables, image, visible, masked)
     assert whole.shape == (2, 12, 64)
     np.testing.assert_allclose(parts, whole, atol=1e-6)
@@ -133,5 +134,6 @@ def test_bfloat16_computes_with_float32_parameters():
 def test_any_crop_that_patches_tile():
     model, (image, visible, masked) = small(rotary=True), inputs()
     variables = model.init(jax.random.key(0), image, visible, masked)
-    larger = jnp.zeros((1, 8, 32, 24, 1))
-    assert model.apply(variables, larger, method="encode").shape == (1, 8 * 4 * 3, 48)
+    encoder = {"params": variables["params"]["encoder"]}
+    larger = model.encoder.apply(encoder, jnp.zeros((1, 8, 32, 24, 1)))[-1].features
+    assert larger.shape == (1, 8, 4, 3, 48)

@@ -5,15 +5,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from maemem.models.layers import Compute
-from maemem.models.segmenters.unet import ResidualUnet
+from maemem.models.compute import Compute
+from tests.models.networks import unet
 from tests.models.parameters import random_variables
 
 CROP, PATCH = (2, 8, 8), (1, 4, 4)
 
 
-def small(**options) -> ResidualUnet:
-    return ResidualUnet(PATCH, (4, 8), 3, **options)
+def small(**options):
+    return unet(PATCH, (4, 8), **options)
 
 
 def image_of(crop_zyx=CROP, batch=2):
@@ -29,7 +29,7 @@ def image_of(crop_zyx=CROP, batch=2):
     ],
 )
 def test_logits_are_as_large_as_the_crop(patch, channels, crop):
-    model = ResidualUnet(patch, channels, 3)
+    model = unet(patch, channels)
     variables = jax.eval_shape(model.init, jax.random.key(0), image_of(patch))
     logits = jax.eval_shape(model.apply, variables, image_of(crop))
     assert (logits.shape, logits.dtype) == ((2, *crop, 3), jnp.float32)

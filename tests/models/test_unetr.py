@@ -8,11 +8,12 @@ import pytest
 from flax import linen as nn
 from flax import traverse_util
 
-from maemem.models.encoders.vit import Encoder
-from maemem.models.layers import Compute
-from maemem.models.mae import MaskedAutoencoder
-from maemem.models.segmenters.unetr import Unetr, skips
-from maemem.models.variants import ENCODERS
+from maemem.models.compute import Compute
+from maemem.models.contract import Level
+from maemem.models.convolution import cumulative_strides, strides_of
+from maemem.models.encoders.vit import Vit
+from maemem.models.segmenters.unetr import skips
+from tests.models.networks import SIZES, autoencoder, unetr
 from tests.models.parameters import random_variables
 
 # Of the encoder and of the whole, with patches 1×16×16, the article's channels and 3 outputs.
@@ -23,8 +24,8 @@ ARTICLE = (64, 128, 256, 512)
 CROP, PATCH = (2, 8, 8), (1, 4, 4)
 
 
-def small(depth=4, **options) -> Unetr:
-    return Unetr(PATCH, (24, depth, 2), (4, 8), 3, **options)
+def small(depth=4, **options):
+    return unetr(PATCH, (24, depth, 2), (4, 8), **options)
 
 
 def image_of(crop_zyx=CROP, batch=2):
@@ -32,7 +33,7 @@ def image_of(crop_zyx=CROP, batch=2):
 
 
 def article(variant, crop_zyx=(6, 96, 96)):
-    model = Unetr((1, 16, 16), ENCODERS[variant], ARTICLE, 3)
+    model = unetr((1, 16, 16), SIZES[variant], ARTICLE)
     image = jax.ShapeDtypeStruct((1, *crop_zyx, 1), jnp.float32)
     return model, jax.eval_shape(model.init, jax.random.key(0), image), image
 
@@ -85,7 +86,7 @@ def test_multiply_adds(variant, truly):
     model, variables, image = article(variant)
     computed = multiply_adds(jax.make_jaxpr(model.apply)(variables, image).jaxpr)
     assert computed == pytest.approx(truly, rel=1e-3)
-    width, depth, _ = ENCODERS[variant]
+    width, depth, _ = SIZES[variant]
     attention = 2 * depth * width * 216**2
     as_published = computed - attention + 3 * upsampling_multiply_adds(variables["params"])
     assert as_published == pytest.approx(PUBLISHED_MULTIPLY_ADDS[variant], rel=0.02)
@@ -93,7 +94,7 @@ def test_multiply_adds(variant, truly):
 
 def test_the_encoder_is_that_of_the_masked_autoencoder():
     image, ids = image_of(), jnp.arange(4)[None].repeat(2, 0)
-    pretrained = MaskedAutoencoder(PATCH, (24, 4, 2), (12, 1, 2))
+    pretrained = autoencoder(PATCH, (24, 4, 2), (12, 1, 2))
     trees = [
         jax.eval_shape(model.init, jax.random.key(0), image, *rest)["params"]["encoder"]
         for model, rest in ((pretrained, (ids, ids)), (small(), ()))
@@ -112,43 +113,57 @@ def test_the_encoder_is_that_of_the_masked_autoencoder():
     ],
 )
 def test_logits_are_as_large_as_the_crop(patch, channels, crop):
-    model = Unetr(patch, (24, 2, 2), channels, 3)
+    model = unetr(patch, (24, 2, 2), channels)
     variables = jax.eval_shape(model.init, jax.random.key(0), image_of(patch))
     logits = jax.eval_shape(model.apply, variables, image_of(crop))
     assert (logits.shape, logits.dtype) == ((2, *crop, 3), jnp.float32)
 
 
 @pytest.mark.parametrize(
-    ("depth", "levels", "expected"),
+    ("patch", "levels", "expected"),
     [
-        (12, 4, [(3, 1), (6, 2), (9, 3)]),
-        (24, 4, [(6, 1), (12, 2), (18, 3)]),
-        (8, 3, [(2, 1), (4, 1), (6, 2)]),
-        (4, 2, [(1, 1), (2, 1), (3, 1)]),
-        (8, 5, [(2, 2), (4, 3), (6, 4)]),
-        (1, 4, [(1, 1), (1, 2), (1, 3)]),
+        ((1, 16, 16), 4, [1, 2, 3]),
+        ((8, 8, 8), 3, [1, 1, 2]),
+        ((1, 4, 4), 2, [1, 1, 1]),
+        ((1, 32, 32), 5, [2, 3, 4]),
     ],
 )
-def test_skips(depth, levels, expected):
-    assert skips(depth, levels) == expected
+def test_the_deeper_a_level_of_tokens_the_coarser_the_decoder_level_that_it_joins(
+    patch, levels, expected
+):
+    tokens = Level(jnp.zeros((1, 1, 1, 1, 8)), patch)
+    steps = strides_of(patch, (8,) * levels)
+    found = skips([tokens] * 3, tokens, cumulative_strides(steps))
+    assert [joined for _, _, _, joined in found] == expected
+    assert {start for _, _, start, _ in found} == {levels}
 
 
-def test_the_decoder_sees_four_depths_of_the_encoder():
+def test_a_level_of_the_decoders_own_stride_joins_there():
+    fine, coarse = (Level(jnp.zeros((1, 1, 1, 1, 8)), (n, n, n)) for n in (2, 4))
+    strides = ((1, 1, 1), (2, 2, 2), (4, 4, 4))
+    assert [(start, joined) for _, _, start, joined in skips([fine], coarse, strides)] == [(1, 1)]
+    other = Level(jnp.zeros((1, 1, 1, 1, 8)), (1, 3, 3))
+    with pytest.raises(ValueError, match=r"a level of stride \(1, 3, 3\); expected: one of"):
+        skips([other], coarse, strides)
+
+
+def test_the_decoder_sees_all_levels_of_the_encoder():
     model, image = small(depth=8), image_of()
     variables = random_variables(model, image)
 
     def energy(moves):
         def move(encode, args, kwargs, context):
-            states = encode(*args, **kwargs)
-            is_encoder = isinstance(context.module, Encoder) and context.method_name == "__call__"
-            return [s + m for s, m in zip(states, moves, strict=True)] if is_encoder else states
+            levels = encode(*args, **kwargs)
+            if not (isinstance(context.module, Vit) and context.method_name == "__call__"):
+                return levels
+            pairs = zip(levels, moves, strict=True)
+            return [level.replace(features=level.features + moved) for level, moved in pairs]
 
         with nn.intercept_methods(move):
             return jnp.square(model.apply(variables, image)).sum()
 
-    slopes = jax.jit(jax.grad(energy))(jnp.zeros((8, 2, 8, 24)))
-    seen = np.flatnonzero(np.abs(slopes).max((1, 2, 3)))
-    assert (seen + 1).tolist() == [2, 4, 6, 8]
+    slopes = jax.jit(jax.grad(energy))(jnp.zeros((4, 2, 2, 2, 2, 24)))
+    assert (np.abs(slopes).max((1, 2, 3, 4, 5)) > 0).all()
 
 
 def test_every_parameter_matters_and_folding_changes_nothing():
@@ -199,6 +214,6 @@ def test_bfloat16_gives_float32_logits():
     ],
 )
 def test_what_does_not_fit_is_refused(patch, channels, crop, message):
-    model = Unetr(patch, (24, 2, 2), channels, 3)
+    model = unetr(patch, (24, 2, 2), channels)
     with pytest.raises(ValueError, match=message):
         jax.eval_shape(model.init, jax.random.key(0), image_of(crop))

@@ -1,76 +1,60 @@
-"""A residual 3-D U-Net: what a network without a pre-trained encoder does."""
+"""The way up of a residual symmetric 3-D U-Net (Lee et al. 2017)."""
+
+from __future__ import annotations
 
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Float32
 
-from maemem.geometry import Zyx
-from maemem.models.convolution import ConvolutionBlock, Upsampling, strides_of
-from maemem.models.layers import Compute
-from maemem.models.patches import token_grid
+from maemem.fields import given
+from maemem.models.compute import Compute
+from maemem.models.contract import Encoder
+from maemem.models.convolution import (
+    ResidualBlocks,
+    Upsampling,
+    check_channels,
+    cumulative_strides,
+    strides_of,
+)
 
 
-class ResidualBlocks(nn.Module):
-    """A block to reach the level's channels, then two whose output is added to the first's."""
-
-    features: int
-    compute: Compute
-
-    @nn.compact
-    def __call__(self, volume: Float[Array, "b z y x c"]) -> Float[Array, "b z y x o"]:
-        """`[b z y x c]` to `[b z y x features]`."""
-        first, second, third = (
-            ConvolutionBlock(self.features, self.compute, name=f"block_{i}") for i in range(3)
-        )
-        entered = first(volume)
-        return entered + third(second(entered))
-
-
-class ResidualUnet(nn.Module):
-    """A residual symmetric U-Net after Lee et al. (2017).
-
-    As there, down-sampling is a maximum over each step's box, first along the finely sampled axes;
-    what goes down comes up by transposed convolutions; and the way down is added to the way up.
+class Unet(nn.Module):
+    """Transposed convolutions up; each level of the encoder is added to the level that it meets.
 
     Attributes:
-      patch_zyx: the boxes of voxels that crops are multiples of, powers of two; the coarsest level
-        has a voxel for each. A `Unetr` with the same has the same levels and takes the same crops.
-      channels: of the levels, from full resolution to half of the coarsest's, which has twice as
-        many as the one before it.
+      channels: of the levels, from full resolution to half of the coarsest's: as many as the
+        encoder's levels have, since they are added.
+      encoder: one with a level at each of these resolutions, such as `Residual`.
       outputs: how many logits a voxel has.
-      compute: see `layers.Compute`.
+      compute: see `models.compute`.
     """
 
-    patch_zyx: Zyx
-    channels: tuple[int, ...]
-    outputs: int
-    compute: Compute = Compute()
+    channels: tuple[int, ...] = (64, 128, 256)
+    encoder: Encoder = given()
+    outputs: int = given()
+    compute: Compute = given(default=Compute())
+
+    def __post_init__(self):
+        check_channels(self.channels)
+        super().__post_init__()
 
     @nn.compact
     def __call__(self, image: Float[Array, "b z y x c"]) -> Float32[Array, "b z y x outputs"]:
-        """Logits of crops of any size that the boxes tile.
-
-        Args:
-          image: the crops, intensities in [−1, 1].
-
-        Returns:
-          float32 logits of every voxel.
-
-        Raises:
-          ValueError: if the boxes do not tile the crops, are no powers of two, or need more or
-            fewer levels than there are channels.
-        """
-        strides = strides_of(self.patch_zyx, self.channels)
-        token_grid(image.shape[1:4], self.patch_zyx)
-        volume, beside = image, []
-        for level, (channels, stride) in enumerate(zip(self.channels, strides, strict=True)):
-            volume = ResidualBlocks(channels, self.compute, name=f"down_{level}")(volume)
-            beside.append(volume)
-            volume = nn.max_pool(volume, stride, stride)
-        volume = ResidualBlocks(2 * self.channels[-1], self.compute, name="bottom")(volume)
-        for level in reversed(range(len(strides))):
-            channels = self.channels[level]
-            up = Upsampling(channels, strides[level], self.compute, name=f"upsampling_{level}")
-            volume = up(volume) + beside[level]
-            volume = ResidualBlocks(channels, self.compute, name=f"up_{level}")(volume)
+        """See `models.contract.Segmenter`."""
+        *beside, bottom = self.encoder(image)
+        steps = strides_of(bottom.stride_zyx, self.channels)
+        given_levels = [(level.stride_zyx, level.features.shape[-1]) for level in beside]
+        wanted = list(zip(cumulative_strides(steps)[:-1], self.channels, strict=True))
+        if given_levels != wanted:
+            raise ValueError(
+                f"segmenter unet adds levels of strides and channels {wanted}, and its encoder "
+                f"gives {given_levels}; take encoder kind residual with the same channels, or "
+                f"segmenter kind unetr"
+            )
+        volume = bottom.features
+        for i in reversed(range(len(steps))):
+            channels = self.channels[i]
+            up = Upsampling(channels, steps[i], self.compute, name=f"upsampling_{i}")
+            volume = up(volume) + beside[i].features
+            volume = ResidualBlocks(channels, self.compute, name=f"up_{i}")(volume)
         return nn.Dense(self.outputs, dtype=jnp.float32, name="head")(volume)
