@@ -25,6 +25,16 @@ class Contingency:
         return Contingency(self.truth[rows], self.predicted[rows], self.voxels[rows])
 
 
+def renamed(table: Contingency, names: Int64[np.ndarray, " ids"]) -> Contingency:
+    """The table where predicted objects have other names; equal ones become one.
+
+    Args:
+      table: whose predicted ids are places in `names`.
+      names: the new id of each.
+    """
+    return _summed(table.truth, names[table.predicted], table.voxels)
+
+
 def contingency(
     truth: Integer[np.ndarray, "*_shape"],
     predicted: Integer[np.ndarray, "*_shape"],

@@ -4,7 +4,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from maemem.scores.average_precision import COCO_IOUS, average_precision, detections
+from maemem.scores.average_precision import COCO_IOUS, average_precision
 from maemem.scores.contingency import contingency
 
 labels = npst.arrays(np.int32, (3, 4, 5), elements=st.integers(0, 6))
@@ -40,39 +40,23 @@ def test_the_threshold_counts_as_reached():
     )
 
 
-def test_confidences_decide_the_order():
-    table = scene((0, 4, 0), (0, 0, 9))
-    assert average_precision(table, [0.5]) == pytest.approx([0.5])  # The larger one goes first.
-    assert average_precision(table, [0.5], {1: 0.9, 2: 0.2}) == pytest.approx([1])
-    with pytest.raises(
-        ValueError, match=r"1 predicted instances have no confidence, such as \[2\]"
-    ):
-        average_precision(table, [0.5], {1: 0.9})
+def test_the_larger_prediction_goes_first():
+    assert average_precision(scene((0, 4, 0), (0, 0, 9)), [0.5]) == pytest.approx([0.5])
+    assert average_precision(scene((0, 9, 0), (0, 0, 4)), [0.5]) == pytest.approx([1])
 
 
 def test_an_instance_is_matched_once():
     # Both halves have IoU 0.5 with the one true object; only the first takes it.
     table = contingency(np.ones((1, 1, 4), int), np.array([[[1, 1, 2, 2]]]))
-    counts = detections(table, 0.5)
-    assert (counts.true_positives, counts.false_positives, counts.false_negatives) == (1, 1, 0)
+    assert average_precision(table, [0.5]) == pytest.approx([1])
     # One prediction over two true objects, of which it takes the better: 3 / 5, not 2 / 5.
     table = contingency(np.array([[[1, 1, 2, 2, 2]]]), np.ones((1, 1, 5), int))
-    assert detections(table, 0.4).false_negatives == 1
-    assert detections(table, 0.6).true_positives == 1
-
-
-def test_counts_by_hand():
-    counts = detections(scene((0, 4, 0), (1, 9, 0), (0, 0, 3), (6, 0, 0), (7, 0, 0)), 0.75)
-    assert (counts.true_positives, counts.false_positives, counts.false_negatives) == (2, 1, 2)
-    assert (counts.precision, counts.recall) == (2 / 3, 2 / 4)
-    assert counts.f1 == pytest.approx(2 / (1 / counts.precision + 1 / counts.recall))
+    assert average_precision(table, [0.4, 0.6]) == pytest.approx([51 / 101] * 2)
 
 
 def test_nothing_true_or_nothing_predicted():
     assert np.isnan(average_precision(scene((0, 0, 4)), [0.5])).all()
     assert average_precision(scene((4, 0, 0)), [0.5]).tolist() == [0]
-    counts = detections(scene((4, 0, 0)), 0.5)
-    assert (counts.precision, counts.recall, counts.f1) == (0, 0, 0)
 
 
 def test_unlabelled_truth_is_no_part_of_a_prediction():
@@ -84,18 +68,6 @@ def test_unlabelled_truth_is_no_part_of_a_prediction():
 def test_refuses_what_is_no_threshold(iou):
     with pytest.raises(ValueError, match=r"give \(0, 1\]"):
         average_precision(scene((0, 4, 0)), [iou])
-
-
-@settings(max_examples=25, deadline=None)
-@given(labels, labels, st.permutations(range(1, 7)), st.permutations(range(1, 7)))
-def test_names_of_objects_do_not_matter(truth, predicted, true_names, names):
-    sure = dict(zip(range(1, 7), [0.9, 0.1, 0.5, 0.3, 0.8, 0.2], strict=True))
-    renamed = contingency(np.array([0, *true_names])[truth], np.array([0, *names])[predicted])
-    renamed_sure = {names[n - 1]: sure[n] for n in sure}
-    np.testing.assert_array_equal(
-        average_precision(contingency(truth, predicted), confidences=sure),
-        average_precision(renamed, confidences=renamed_sure),
-    )
 
 
 @settings(max_examples=25, deadline=None)
