@@ -95,7 +95,9 @@ def build(cls: type[T], found: Mapping[str, Any], name: str, **of_code: Any) -> 
     try:
         return cls(**values, **of_code)
     except ValueError as error:
-        raise ValueError(f"{name}: {error}") from None
+        # What a class says of a field begins with its name.
+        of_field = str(error).split(" ")[0] in known
+        raise ValueError(f"{name}{'.' if of_field else ': '}{error}") from None
     except TypeError:
         missing = [key for key in known if key not in values]
         raise ValueError(f"{name} has no value of {', '.join(missing)}; give it one") from None
@@ -126,10 +128,12 @@ def kind_of(kinds: Mapping[str, type[T]], found: Mapping[str, Any], name: str) -
 
 def own_fields(cls: type) -> list[dataclasses.Field]:
     """The fields of a dataclass that its section has; Flax's own are not among them."""
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    of_flax = ("parent", "name") if "parent" in fields else ()
     return [
         field
-        for field in dataclasses.fields(cls)
-        if field.init and not field.metadata.get("given") and field.name not in ("parent", "name")
+        for name, field in fields.items()
+        if field.init and not field.metadata.get("given") and name not in of_flax
     ]
 
 

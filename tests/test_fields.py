@@ -54,7 +54,7 @@ def test_lists_become_tuples_and_whole_numbers_floats():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"ratio": 2.0}, "a: ratio is 2.0; expected: at most 1"),
+        ({"ratio": 2.0}, "a.ratio is 2.0; expected: at most 1"),
         ({"ratio": "much"}, "a.ratio is 'much'; expected: a number"),
         ({"ratio": float("nan")}, "a.ratio is nan; expected: a number, finite"),
         ({"crop_zyx": (1, 2)}, "a.crop_zyx is .*; expected: .a whole number, a whole number, a"),

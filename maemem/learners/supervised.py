@@ -1,113 +1,72 @@
-"""Learns a target of segmentation from labelled crops."""
+"""Supervised learning: predict a target of segmentation from labelled crops."""
+
+from __future__ import annotations
 
 import dataclasses
-from typing import Protocol, cast, runtime_checkable
+from typing import cast
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Key, PyTree, Shaped
+from jaxtyping import Array, Bool, Float, Key, PyTree, Shaped
 
-from maemem.data.samples.augment import Augmentation, augment_batch
-from maemem.data.samples.crops import Crops
-from maemem.geometry import View, Zyx
-from maemem.learners.mae import scale_intensities
-from maemem.models.segmenters.unet import ResidualUnet
-from maemem.models.segmenters.unetr import Unetr
+from maemem.learners.contract import At, Aux, Batch, Learner, Like, scale_intensities
+from maemem.learners.targets.contract import Target
+from maemem.models.contract import Segmenter
 
-Image = Float[Array, "b z y x 1"]
 Prediction = Float[Array, "b z y x c"]
 
 
-@runtime_checkable
-class Target(Protocol):
-    """What a network predicts of every voxel: `affinity.Affinity` or `bcd.Bcd`."""
+@dataclasses.dataclass(frozen=True)
+class Supervised(Learner):
+    """The loss of the config's target, over the crops of a batch, each augmented by its own key."""
 
     @property
-    def channels(self) -> tuple[str, ...]:
-        """The names of what it predicts."""
-        ...
+    def reads(self) -> tuple[str, ...]:  # type: ignore[override]
+        """What the target needs."""
+        return self.target.reads
 
-    def targets(
-        self, labels: Int[Array, "b z y x"]
-    ) -> tuple[Float[Array, "b z y x c"], Bool[Array, "b z y x c"]]:
-        """What it should predict, and where that is known."""
-        ...
+    @property
+    def target(self) -> Target:
+        """What a voxel is asked."""
+        if self.given.target is None:
+            raise ValueError("learner.kind is supervised; expected: a config that has a target")
+        return self.given.target
 
-    def loss(self, logits: Prediction, labels: Int[Array, "b z y x"]) -> Float[Array, " b"]:
-        """Of each crop."""
-        ...
+    @property
+    def model(self) -> Segmenter:
+        """The network, with a logit for each channel of the target."""
+        return self.given.segmenter(len(self.target.channels))
 
-    def activate(self, logits: Prediction) -> Prediction:
-        """Logits as probabilities, in [0, 1]."""
-        ...
-
-    def admits(self, view: View) -> bool:
-        """Whether `undo` can turn back what was predicted in this view."""
-        ...
-
-    def undo(
-        self, prediction: Prediction, view: View
-    ) -> tuple[Prediction, Shaped[Array, "z y x c"]]:
-        """What was predicted of a turned crop, turned back; and where it is known."""
-        ...
-
-
-@dataclasses.dataclass(frozen=True)
-class Segmentation:
-    """What fine-tuning minimises.
-
-    Attributes:
-      model: a network that makes logits `[b z y x c]` of images `[b z y x 1]`.
-      target: what its channels are.
-      intensity_range: the raw intensities that become −1 and 1.
-      augmentation: of training crops; of none, if None.
-    """
-
-    model: Unetr | ResidualUnet
-    target: Target
-    intensity_range: tuple[float, float]
-    augmentation: Augmentation | None = None
-
-    def init(self, key: Key[Array, ""], crop_zyx: Zyx) -> PyTree:
-        """The network's first parameters, float32.
+    def init(self, key: Key[Array, ""], like: Like) -> PyTree:
+        """See `contract.Learner.init`.
 
         Each part of the network has a key of its own, so that what one part is does not depend on
         the others.
         """
+        crop_zyx = like["image"].shape[1:]
+        self.target.check_crop("data.crop_zyx", crop_zyx)
         return self.model.init(key, jnp.zeros((1, *crop_zyx, 1), jnp.float32))["params"]
 
-    def logits(self, params: PyTree, image: Image) -> Prediction:
-        """What the network says, before activation."""
-        return cast(Array, self.model.apply({"params": params}, image))
+    def loss(
+        self, params: PyTree, state: PyTree, batch: Batch, at: At
+    ) -> tuple[Float[Array, ""], Aux]:
+        """The mean over crops."""
+        seen = self.augmented(batch, at.keys)
+        maps, weight = self.target.targets(seen)
+        logits = self.logits(params, seen["image"])
+        return self.target.loss(logits, maps, weight).mean(), Aux({})
 
-    def predict(self, params: PyTree, crops: Shaped[Array, "b z y x"]) -> Prediction:
-        """Probabilities of raw crops of any dtype, in [0, 1]."""
-        image = scale_intensities(crops, self.intensity_range)[..., None]
-        return self.target.activate(self.logits(params, image))
-
-    def loss(self, params: PyTree, batch: Crops, keys: Key[Array, " b"]) -> Float[Array, ""]:
-        """What a training step minimises; each crop is augmented by its own key."""
-        image, labels = self.augment(batch, keys)
-        return self.target.loss(self.logits(params, image[..., None]), labels).mean()
-
-    def augment(
-        self, batch: Crops, keys: Key[Array, " b"]
-    ) -> tuple[Float[Array, "b z y x"], Int[Array, "b z y x"]]:
-        """What a training step sees of a batch: images in [−1, 1], and their labels."""
-        image, labels = self._arrays(batch)
-        if self.augmentation is not None:
-            image, labels = augment_batch(self.augmentation, keys, image, labels)
-        return image, labels
-
-    def evaluate(self, params: PyTree, batch: Crops) -> dict[str, Float[Array, " b"]]:
+    def evaluate(
+        self, params: PyTree, state: PyTree, batch: Batch, keys: Key[Array, " b"]
+    ) -> dict[str, Float[Array, " b"]]:
         """Of each crop as it is: its loss, and how well each channel tells its two classes apart.
 
-        `eval_agreement` is the mean over channels of (sensitivity + specificity) / 2 at a
-        probability of one half, so 0.5 is chance, whatever the classes' shares.
+        `agreement` is the mean over channels of (sensitivity + specificity) / 2 at a probability of
+        one half, so 0.5 is chance, whatever the classes' shares.
         """
-        image, labels = self._arrays(batch)
-        logits = self.logits(params, image[..., None])
-        targets, known = self.target.targets(labels)
-        said, true = self.target.activate(logits) > 0.5, targets > 0.5
+        seen = self.plain(batch)
+        logits = self.logits(params, seen["image"])
+        maps, weight = self.target.targets(seen)
+        known, said, true = weight > 0, self.target.activate(logits) > 0.5, maps > 0.5
 
         def share(of: Bool[Array, "b z y x c"], among: Bool[Array, "b z y x c"]):
             counted = (among & known).sum((1, 2, 3))
@@ -115,11 +74,50 @@ class Segmentation:
 
         agreement = (share(said, true) + share(~said, ~true)) / 2
         return {
-            "eval_loss": self.target.loss(logits, labels),
-            "eval_agreement": agreement.mean(-1),
+            "loss": self.target.loss(logits, maps, weight),
+            "agreement": agreement.mean(-1),
         }
 
-    def _arrays(self, batch: Crops) -> tuple[Float[Array, "b z y x"], Int[Array, "b z y x"]]:
-        """What a batch shows, scaled, and its labels."""
-        image = scale_intensities(jnp.asarray(batch.image), self.intensity_range)
-        return image, jnp.asarray(batch.labels)
+    def inputs(self, batch: Batch, at: At) -> dict[str, Shaped[Array, "b z y x"]]:
+        """Crops with their truth, the same augmented, and each channel of the target."""
+        plain, seen = self.plain(batch), self.augmented(batch, at.keys)
+        augmented = {f"augmented {name}": values for name, values in seen.items()}
+        return plain | augmented | self._maps(seen, "")
+
+    def pictures(
+        self, params: PyTree, state: PyTree, batch: Batch, keys: Key[Array, " b"]
+    ) -> dict[str, Shaped[Array, "b z y x"]]:
+        """The crops, and of each channel the truth and what is predicted."""
+        seen = self.plain(batch)
+        predicted = 2 * self.target.activate(self.logits(params, seen["image"])) - 1
+        columns = {"crop": seen["image"]}
+        for i, (name, truth) in enumerate(self._maps(seen, ": truth").items()):
+            said = f"{self.target.channels[i]}: predicted"
+            columns |= {name: truth, said: predicted[..., i]}
+        return columns
+
+    def logits(self, params: PyTree, image: Float[Array, "b z y x"]) -> Prediction:
+        """What the network says, before activation."""
+        return cast(Array, self.model.apply({"params": params}, image[..., None]))
+
+    def predict(self, params: PyTree, crops: Shaped[Array, "b z y x"]) -> Prediction:
+        """Probabilities of raw crops of any dtype, in [0, 1]."""
+        image = scale_intensities(crops, self.given.intensity_range)
+        return self.target.activate(self.logits(params, image))
+
+    def plain(self, batch: Batch) -> Batch:
+        """A batch with its image in [−1, 1]."""
+        return {name: jnp.asarray(rows) for name, rows in batch.items()} | {
+            "image": self.image(batch)
+        }
+
+    def augmented(self, batch: Batch, keys: Key[Array, " b"]) -> Batch:
+        """A batch as a training step sees it."""
+        plain = self.plain(batch)
+        return plain if (change := self.given.augmentation) is None else change.apply(keys, plain)
+
+    def _maps(self, seen: Batch, suffix: str) -> dict[str, Float[Array, "b z y x"]]:
+        """The target's channels as grey values, NaN where unknown."""
+        maps, weight = self.target.targets(seen)
+        grey = jnp.where(weight > 0, 2 * maps - 1, jnp.nan)
+        return {f"{name}{suffix}": grey[..., i] for i, name in enumerate(self.target.channels)}

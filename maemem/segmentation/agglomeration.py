@@ -143,6 +143,16 @@ def _around_maxima(affinities: np.ndarray, low: float, high: float) -> np.ndarra
     membranes join over their strongest affinities: bodies, or one another where a process is too
     thin to have an inside.
     """
+    bodies = _bodies_alone(affinities, low, high)
+    if bodies.min() > 0:  # No membrane.
+        return bodies.astype(np.uint64)
+    nearest = _nearest(affinities)
+    basins = _steepest(_linked(nearest, bodies), low, _LINKED)
+    return _with_bodies(nearest, basins, bodies > 0, low)
+
+
+def _bodies_alone(affinities: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Bodies and `_NOTHING`, int32; 0 is membrane."""
     # Of a section alone, nothing is known about neighbours along z.
     known = affinities[1:3] if affinities.shape[1] == 1 else affinities[:3]
     mean = known.mean(axis=0, dtype=np.float32)
@@ -151,12 +161,10 @@ def _around_maxima(affinities: np.ndarray, low: float, high: float) -> np.ndarra
     # crosses a low one, and a membrane may be as thin as the face between two voxels.
     inside = (mean > high) & (known.min(axis=0) > max(low, high / 2))
     if inside.all():  # Nothing to be far from.
-        return np.ones(mean.shape, np.uint64)
+        return np.ones(mean.shape, np.int32)
     bodies = _bodies(inside)
     bodies[mean <= low] = _NOTHING
-    nearest = _nearest(affinities)
-    basins = _steepest(_linked(nearest, bodies), low, _LINKED)
-    return _with_bodies(nearest, basins, bodies > 0, low)
+    return bodies
 
 
 def _bodies(inside: np.ndarray) -> np.ndarray:

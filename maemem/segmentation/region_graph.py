@@ -24,6 +24,11 @@ _QUANTILES = {"median": 50, "quantile85": 85}
 SCORES = ("mean", *_QUANTILES)
 
 
+def statistics_of(score: str) -> str:
+    """What is kept of a boundary's affinities for a score: scores may share it."""
+    return "sums" if score == "mean" else "histograms"
+
+
 @dataclasses.dataclass(frozen=True)
 class Merging:
     """Which fragments become one object."""

@@ -5,8 +5,9 @@ import waterz
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from maemem.scores.adapted_rand import AdaptedRand
 from maemem.scores.contingency import contingency
-from maemem.scores.pairs import adapted_rand, variation_of_information
+from maemem.scores.variation_of_information import VariationOfInformation
 from maemem.segmentation.agglomeration import agglomerate, fragments
 from maemem.segmentation.instances import compact
 
@@ -119,10 +120,10 @@ def test_distance_fragments_of_perfect_affinities_are_the_bodies(real_data, high
     pieces = fragments(affinities, 0.1, high, method="distance")
     (merged,) = agglomerate(affinities, pieces, [0.3])
     table = contingency(ids, merged)
-    assert adapted_rand(table).error < 0.01
-    split, merge = variation_of_information(table)
-    assert split < 0.15
-    assert merge < 0.015
+    assert AdaptedRand().values(table)["adapted_rand"] < 0.01
+    found = VariationOfInformation().values(table)
+    assert found["voi_split"] < 0.15
+    assert found["voi_merge"] < 0.015
 
 
 @pytest.mark.parametrize("value", [0.0, 0.4, 1.0])
@@ -158,7 +159,8 @@ def test_sections_share_no_fragment_until_agglomerated():
     ids = [set(np.unique(section)) for section in pieces]
     assert sum(map(len, ids)) == len(set.union(*ids)) == pieces.max()
     for section, truth in zip(pieces, labels, strict=True):
-        assert (variation_of_information(contingency(truth[None], section[None])).merge) == 0
+        table = contingency(truth[None], section[None])
+        assert VariationOfInformation().values(table)["voi_merge"] == 0
     (whole,) = agglomerate(affinities, pieces, [0.5])
     assert parts(whole) == parts(fragments(affinities, 0.1, 0.9))
 
@@ -243,10 +245,11 @@ def test_recovers_cells_from_noisy_affinities():
     noisy = ideal_affinities(truth, 0.8, 0.2) + rng.normal(0, 0.15, (3, *truth.shape))
     affinities = np.clip(noisy, 0, 1).astype(np.float32)
     pieces = fragments(affinities, 0.1, 0.999)
+    rand = AdaptedRand()
     for score in ("mean", "median"):
         (labels,) = agglomerate(affinities, pieces, [0.5], score)
-        assert adapted_rand(contingency(truth, labels)).error < 0.05
-    assert adapted_rand(contingency(truth, pieces)).error > 0.9
+        assert rand.values(contingency(truth, labels))["adapted_rand"] < 0.05
+    assert rand.values(contingency(truth, pieces))["adapted_rand"] > 0.9
 
 
 def test_refuses_what_does_not_fit():

@@ -3,12 +3,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maemem.config import mutex
-from maemem.learners.targets.affinity import LEE
+from maemem.learners.targets.affinity import LEE, Affinity, Mutex
+from maemem.learners.targets.contract import combinations
 from maemem.scores.contingency import contingency
-from maemem.scores.pairs import variation_of_information
-from maemem.segmentation.decoders import candidates
+from maemem.scores.variation_of_information import VariationOfInformation
 from maemem.segmentation.mutex import mutex_watershed
+from tests.segmentation.decoding import decode
 
 NEAREST = ((-1, 0, 0), (0, -1, 0), (0, 0, -1))
 LONG = (*NEAREST, (0, 0, -3))
@@ -66,7 +66,7 @@ def test_ideal_affinities_give_the_labels_back(seed):
     table = contingency(truth, labels)
     table = table.select(table.predicted > 0)  # Lone corners may fall to the background.
     assert table.voxels.sum() > 0.95 * truth.size
-    assert sum(variation_of_information(table)) == 0
+    assert VariationOfInformation().values(table)["voi"] == 0
 
 
 @pytest.mark.parametrize("thickness", [1, 2, 3])
@@ -82,12 +82,9 @@ def test_the_default_grid_parts_two_bodies():
     truth[:, :, 16:] = 2
     ends = [np.pad(truth, 27, constant_values=-1)[_moved(o, truth.shape)] for o in LEE]
     affinities = np.stack([0.1 + 0.8 * (truth == end) for end in ends]).astype(np.float32)
-    grid = mutex().grid.to_dict()
-    counts = [
-        labels.max()
-        for _, labels in candidates("mutex", affinities, grid, smallest=0, offsets_zyx=LEE)
-    ]
-    assert counts == [2] * 18
+    decoder = Mutex(target=Affinity("lee"))
+    tried = combinations(decoder.grid(), decoder.cuts)
+    assert [decode(decoder, affinities, each).max() for each in tried] == [2] * 18
 
 
 def _moved(offset, shape):

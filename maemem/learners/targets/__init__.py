@@ -1,1 +1,9 @@
-"""What a voxel is asked: targets, loss, value range, views and decoders, one file each."""
+"""Targets: what a network predicts of every voxel, one file each.
+
+What a target is, is said in `targets.contract`. A config names one by its key in `TARGETS`.
+"""
+
+from maemem.learners.targets.affinity import Affinity
+from maemem.learners.targets.bcd import Bcd
+
+TARGETS = {"affinity": Affinity, "bcd": Bcd}

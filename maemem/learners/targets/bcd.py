@@ -1,12 +1,18 @@
 """Binary mask, contour and distance: BCD (Lin et al. 2021), and BC without distance (Wei 2020)."""
 
+from __future__ import annotations
+
 import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Float32, Int32
+import numpy as np
+from jaxtyping import Array, Bool, Float, Float32, Int32, Integer, Shaped
 
 from maemem.geometry import View, Zyx
+from maemem.learners.targets.contract import Decoder
 from maemem.learners.targets.labels import (
     UNLABELLED,
     distance_to_other,
@@ -15,9 +21,42 @@ from maemem.learners.targets.labels import (
     window,
 )
 from maemem.learners.targets.losses import balanced_bce, soft_dice, squared_error
+from maemem.segmentation.markers import MarkerThresholds, marker_watershed
 
 # Voxels over which the distance saturates, inside and outside of instances.
 FOREGROUND_SCALE, BACKGROUND_SCALE = 8.0, 50.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Markers(Decoder):
+    """A watershed from markers: seeds well inside of objects (Wei et al. 2020).
+
+    For its thresholds see `markers.MarkerThresholds`; those of distance are left out where none is
+    predicted.
+
+    Attributes:
+      smallest_seed: seeds of fewer voxels are dropped, as PyTorch Connectomics does.
+    """
+
+    smallest_seed: int = 32
+
+    def grid(self) -> dict[str, tuple[Any, ...]]:
+        """See `contract.Decoder.grid`."""
+        found: dict[str, tuple[Any, ...]] = {
+            "seed_binary": (0.7, 0.8, 0.9),
+            "seed_contour": (0.5, 0.8),
+            "mask_binary": (0.5, 0.7, 0.85),
+        }
+        if self.target.distance:
+            found |= {"seed_distance": (0.3, 0.5), "mask_distance": (0.0,)}
+        return found
+
+    def cut(
+        self, prediction: Float[np.ndarray, "c z y x"], **thresholds: Any
+    ) -> Integer[np.ndarray, "z y x"]:
+        """Objects, by all thresholds."""
+        chosen = MarkerThresholds(**thresholds, smallest=0, smallest_seed=self.smallest_seed)
+        return marker_watershed(prediction, chosen)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +88,8 @@ class Bcd:
     dice: float = 0.5
     mse: float = 5.0
 
+    decoders: ClassVar = {"markers": Markers}
+
     def __post_init__(self) -> None:
         if self.contour_width < 0:
             raise ValueError(f"contour_width {self.contour_width} must be 0 voxels or more")
@@ -58,15 +99,21 @@ class Bcd:
         """Each channel's name."""
         return ("binary", "contour", "distance")[: 3 if self.distance else 2]
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Instances."""
+        return ("labels",)
+
     def targets(
-        self, labels: Int32[Array, "b z y x"]
-    ) -> tuple[Float32[Array, "b z y x c"], Bool[Array, "b z y x c"]]:
-        """The true maps, in [0, 1] as `activate` has them, and where they are known.
+        self, truth: Mapping[str, Shaped[Array, "b z y x"]]
+    ) -> tuple[Float32[Array, "b z y x c"], Float32[Array, "b z y x c"]]:
+        """The true maps, in [0, 1] as `activate` has them, with weight 1 where known, else 0.
 
         All are known in labelled voxels only, and two of them only where no label that is missing
         could change them: a contour where a certain edge is within reach or no unlabelled voxel is,
         a distance where no unlabelled voxel is nearer than what it measures to.
         """
+        labels = truth["labels"]
         if self.remove_borders:
             labels = remove_borders(labels)
         labelled = labels != UNLABELLED
@@ -74,23 +121,27 @@ class Bcd:
         if self.distance:
             distance, certain = signed_distance(labels)
             maps.append(((distance + 1) / 2, certain))
-        targets, known = zip(*maps, strict=True)
-        targets = jnp.stack([target.astype(jnp.float32) for target in targets], axis=-1)
-        return targets, jnp.stack(known, axis=-1)
+        targets, known = (
+            jnp.stack([each.astype(jnp.float32) for each in pair], axis=-1)
+            for pair in zip(*maps, strict=True)
+        )
+        return targets, known
 
     def loss(
-        self, logits: Float[Array, "b z y x c"], labels: Int32[Array, "b z y x"]
+        self,
+        logits: Float[Array, "b z y x c"],
+        maps: Float32[Array, "b z y x c"],
+        weight: Float32[Array, "b z y x c"],
     ) -> Float32[Array, " b"]:
         """Each crop's loss, the sum of its channels': cross-entropy and Dice, or squared error.
 
         The distance is predicted as tanh(logit).
         """
-        targets, known = self.targets(labels)
-        masks = logits[..., :2], targets[..., :2], known[..., :2]
+        masks = logits[..., :2], maps[..., :2], weight[..., :2]
         losses = self.bce * balanced_bce(*masks) + self.dice * soft_dice(*masks)
         distance = jnp.tanh(logits[..., 2:].astype(jnp.float32))
         # Without a distance these have no channel, and their sum is 0.
-        errors = squared_error(distance, 2 * targets[..., 2:] - 1, known[..., 2:])
+        errors = squared_error(distance, 2 * maps[..., 2:] - 1, weight[..., 2:])
         return losses.sum(-1) + self.mse * errors.sum(-1)
 
     def activate(self, logits: Float[Array, "b z y x c"]) -> Float32[Array, "b z y x c"]:

@@ -1,3 +1,4 @@
+import functools
 import itertools
 
 import jax
@@ -20,9 +21,20 @@ DIAGONAL = ((-1, -1, 0), (0, -1, 1), (0, 0, -2))
 
 parted = jax.jit(remove_borders, static_argnums=1)
 eroded = jax.jit(erode, static_argnums=(1, 2))
-targets = jax.jit(Affinity.targets, static_argnums=0)
-loss = jax.jit(Affinity.loss, static_argnums=0)
-lee_gradient = jax.jit(jax.value_and_grad(lambda x, labels: Affinity(LEE).loss(x, labels).sum()))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def targets(target, labels):
+    maps, weight = target.targets({"labels": labels})
+    return maps, weight > 0
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def loss(target, logits, labels):
+    return target.loss(logits, *target.targets({"labels": labels}))
+
+
+lee_gradient = jax.jit(jax.value_and_grad(lambda x, labels: loss(Affinity(LEE), x, labels).sum()))
 
 
 def row(*labels):

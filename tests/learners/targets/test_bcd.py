@@ -1,3 +1,4 @@
+import functools
 import itertools
 
 import edt
@@ -21,9 +22,19 @@ some = settings(max_examples=25, deadline=None)
 SHAPE = (2, 2, 5, 6)
 crops = hnp.arrays(np.int32, SHAPE, elements=st.sampled_from([-1, 0, 0, 1, 1, 2]))
 
-targets = jax.jit(Bcd.targets, static_argnums=0)
-loss = jax.jit(Bcd.loss, static_argnums=0)
-gradient_of = jax.jit(jax.value_and_grad(lambda x, labels: Bcd().loss(x, labels).sum()))
+
+@functools.partial(jax.jit, static_argnums=0)
+def targets(target, labels):
+    maps, weight = target.targets({"labels": labels})
+    return maps, weight > 0
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def loss(target, logits, labels):
+    return target.loss(logits, *target.targets({"labels": labels}))
+
+
+gradient_of = jax.jit(jax.value_and_grad(lambda x, labels: loss(Bcd(), x, labels).sum()))
 
 
 def row(*labels):
@@ -213,7 +224,7 @@ def test_loss_is_the_weighted_sum_of_its_parts(objective):
     labels = random.integers(-1, 3, SHAPE, np.int32)
     logits = random.normal(size=(*SHAPE, len(objective.channels))).astype(np.float32)
     values, known = map(np.asarray, targets(objective, labels))
-    masks = [jnp.array(array[..., :2]) for array in (logits, values, known)]
+    masks = [jnp.array(array[..., :2], jnp.float32) for array in (logits, values, known)]
     expected = np.array(balanced_bce(*masks) + 0.5 * soft_dice(*masks)).sum(-1)
     if objective.distance:
         errors = np.square(np.tanh(logits[..., 2]) - (2 * values[..., 2] - 1))

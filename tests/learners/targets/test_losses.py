@@ -25,8 +25,14 @@ def slowly(formula, case):
     ]
 
 
+def weighted(case):
+    """With weights of 0 and 1 for unknown and known."""
+    logits, targets, known = case
+    return jnp.array(logits), jnp.array(targets), jnp.array(known, jnp.float32)
+
+
 def fast(loss, case, **settings):
-    return np.reshape(loss(*map(jnp.array, case), **settings), (-1, 1))
+    return np.reshape(loss(*weighted(case), **settings), (-1, 1))
 
 
 def test_balanced_bce_equals_its_formula(case):
@@ -51,7 +57,7 @@ def test_both_classes_give_half_of_the_loss():
     # Nine zeros guessed with cost log 2, and a one with cost log 4.
     targets = jnp.zeros((1, 1, 1, 10, 1)).at[..., 0, 0].set(1)
     logits = jnp.zeros_like(targets).at[..., 0, 0].set(-np.log(3))
-    known = jnp.ones(targets.shape, bool)
+    known = jnp.ones(targets.shape)
     half = (np.log(2) + np.log(4)) / 2
     assert float(balanced_bce(logits, targets, known)[0, 0]) == pytest.approx(half)
     # A weight of 1 instead of 5 for the one.
@@ -82,7 +88,7 @@ def test_unknown_voxels_reach_neither_loss_nor_gradient(loss, case):
     wild = jnp.where(known, logits, jnp.inf)
 
     def total(logits, targets, known):
-        return loss(logits, targets, known).sum()
+        return loss(logits, targets, known.astype(jnp.float32)).sum()
 
     expected, gradient = jax.value_and_grad(total)(logits, targets, known)
     wildly, wild_gradient = jax.value_and_grad(total)(wild, jnp.where(known, targets, 1), known)
@@ -100,7 +106,17 @@ def test_half_precision_logits_are_summed_in_full(loss):
     # 2 ** 13 voxels: in bfloat16 a count would stop at 256.
     logits = jnp.full((1, 8, 32, 32, 1), 0.5, jnp.bfloat16)
     targets = jnp.zeros((1, 8, 32, 32, 1)).at[:, :4].set(1)
-    known = jnp.ones(targets.shape, bool)
+    known = jnp.ones(targets.shape)
     half = loss(logits, targets, known)
     assert half.dtype == jnp.float32
     np.testing.assert_allclose(half, loss(logits.astype(jnp.float32), targets, known), rtol=1e-6)
+
+
+@pytest.mark.parametrize("loss", [balanced_bce, soft_dice, squared_error])
+def test_a_weight_of_two_counts_as_two_voxels(loss, case):
+    logits, targets, _ = map(jnp.array, case)
+    twice = [jnp.concatenate([a, a], axis=1) for a in (logits, targets)]
+    options = {"smooth": 0.0} if loss is soft_dice else {}
+    expected = loss(*twice, jnp.ones(twice[0].shape), **options)
+    found = loss(logits, targets, jnp.full(SHAPE, 2.0), **options)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
