@@ -14,6 +14,7 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from jaxtyping import Array, PyTree, UInt
 
+from maemem import layout
 from maemem.training.mesh import lost_others
 from maemem.training.model_folder import WEIGHTS, is_model, read_weights
 
@@ -25,9 +26,15 @@ _RECORD = "_CHECKPOINT_METADATA"
 
 
 def read_parameters(path: pathlib.Path, stage: str) -> tuple[PyTree, pathlib.Path]:
-    """The parameters alone of a run's newest checkpoint, as numpy arrays.
+    """The parameters alone; see `read_network`."""
+    (params, _), found = read_network(path, stage)
+    return params, found
 
-    Of a run that kept an average of its parameters, it is the average.
+
+def read_network(path: pathlib.Path, stage: str) -> tuple[tuple[PyTree, PyTree], pathlib.Path]:
+    """The parameters and the learner's state of a run's newest checkpoint, as numpy arrays.
+
+    Of a run that kept an average of its parameters, it is the average. A model folder has no state.
 
     Args:
       path: a workdir, a folder of checkpoints, one checkpoint `…/checkpoints/STEP`, or a model
@@ -35,15 +42,15 @@ def read_parameters(path: pathlib.Path, stage: str) -> tuple[PyTree, pathlib.Pat
       stage: the stage of a workdir whose checkpoints are meant.
 
     Returns:
-      The parameters, and the folder of the checkpoint, or the file, that they are from.
+      Parameters and state, and the folder of the checkpoint, or the file, that they are from.
 
     Raises:
       FileNotFoundError: if there is no checkpoint.
       ValueError: if it cannot be read.
     """
     if is_model(path):
-        return read_weights(path), path / WEIGHTS
-    folders = (path / stage / "checkpoints", path / "checkpoints", path)
+        return (read_weights(path), ()), path / WEIGHTS
+    folders = (layout.checkpoints_folder(path, stage), path / layout.CHECKPOINTS, path)
     checkpoint = next((found for folder in folders if (found := _newest(folder))), None)
     if checkpoint is None:
         raise FileNotFoundError(
@@ -56,7 +63,8 @@ def read_parameters(path: pathlib.Path, stage: str) -> tuple[PyTree, pathlib.Pat
         handler: Any = ocp.PyTreeCheckpointHandler()
         tree = handler.metadata(item).tree
         part = "params" if tree.get("ema") is None else "ema"
-        like = {part: jax.tree.map(lambda _: 0, tree[part])}
+        wanted = [part, *(["learner"] if tree.get("learner") else [])]
+        like = {name: jax.tree.map(lambda _: 0, tree[name]) for name in wanted}
         kinds = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), like)
         restored = ocp.PyTreeCheckpointer().restore(
             item, args=ocp.args.PyTreeRestore(like, restore_args=kinds, partial_restore=True)
@@ -64,7 +72,7 @@ def read_parameters(path: pathlib.Path, stage: str) -> tuple[PyTree, pathlib.Pat
         _check(restored, checkpoint)
     except Exception as error:  # Whatever a damaged file makes Orbax raise.
         raise ValueError(f"the checkpoint {checkpoint} cannot be read: {error}") from error
-    return restored[part], checkpoint
+    return (restored[part], restored.get("learner", ())), checkpoint
 
 
 def _is_step(folder: pathlib.Path) -> bool:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 import jax
 import numpy as np
 
+from maemem import layout
 from maemem.durable import write_durably
 
 log = logging.getLogger(__name__)
@@ -44,7 +45,7 @@ class MetricWriter:
         self._file = self._board = None
         if jax.process_index() != 0:
             return
-        path = folder / "metrics.jsonl"
+        path = folder / layout.METRICS
         rows = read_metrics(path) if path.exists() else []
         kept = [row for row in rows if row["step"] <= first_step]
         write_durably(path, "".join(json.dumps(row) + "\n" for row in kept))

@@ -17,7 +17,7 @@ import safetensors.numpy
 from flax import traverse_util
 from jaxtyping import PyTree
 
-from maemem.workdir import MODEL_CHECKSUMS
+from maemem.layout import CONFIG, MODEL_CHECKSUMS
 
 WEIGHTS = "weights.safetensors"
 
@@ -75,8 +75,8 @@ def check_files(folder: pathlib.Path) -> None:
     except FileNotFoundError:
         raise ValueError(f"the model {folder} has no {MODEL_CHECKSUMS}; fetch it again") from None
     sums = {name: checksum for checksum, _, name in (line.partition("  ") for line in lines)}
-    missing = [n for n in {WEIGHTS, "config.json", *sums} if not (folder / n).is_file()]
-    unlisted = [n for n in (WEIGHTS, "config.json") if n not in sums]
+    missing = [n for n in {WEIGHTS, CONFIG, *sums} if not (folder / n).is_file()]
+    unlisted = [n for n in (WEIGHTS, CONFIG) if n not in sums]
     changed = [n for n in sums if n not in missing and _checksum(folder / n) != sums[n]]
     for names, what in (
         (missing, "is missing"),

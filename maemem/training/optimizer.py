@@ -1,80 +1,129 @@
-"""AdamW and SGD with warm-up and cosine decay, for a whole network or the upper part of one."""
+"""AdamW and SGD with warm-up and cosine decay, by groups of parameters."""
+
+from __future__ import annotations
 
 import dataclasses
-import re
-from collections.abc import Callable
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PyTree
 
+from maemem.learners.contract import Group
+
 
 @dataclasses.dataclass(frozen=True)
-class OptimizerSettings:
+class Optimizer:
     """How parameters follow the gradient.
 
     Attributes:
       name: `adamw` (Loshchilov & Hutter 2019) or `sgd`, with momentum.
       learning_rate: at its peak.
       warmup_steps: in which it rises linearly from 0.
-      steps: in which, warm-up included, it falls to 0 along a cosine.
       betas: decay of AdamW's two moments.
       momentum: of SGD.
       weight_decay: of kernels; biases, norms and the mask token are spared. AdamW's is decoupled,
         SGD's is part of the gradient.
       clip_norm: the largest gradient norm; 0 never clips.
-      layer_decay: the factor of the learning rate from one block of the encoder to the one below
+      layer_decay: the factor of the learning rate from one layer of the encoder to the one below
         (Clark et al. 2020; He et al. 2021); what is not in the encoder has the full rate.
-      freeze_encoder: whether the encoder stays as it is.
+      frozen: parts of the network that stay as they are, such as ("encoder",). They are not
+        differentiated, and have no moments.
     """
 
-    name: str
-    learning_rate: float
-    warmup_steps: int
-    steps: int
-    betas: tuple[float, float]
-    momentum: float
-    weight_decay: float
-    clip_norm: float
+    name: Literal["adamw", "sgd"] = "adamw"
+    learning_rate: float = 1e-4
+    warmup_steps: int = 0
+    betas: tuple[float, float] = (0.9, 0.95)
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    clip_norm: float = 0.0
     layer_decay: float = 1.0
-    freeze_encoder: bool = False
+    frozen: tuple[str, ...] = ()
 
     def __post_init__(self):
         if self.name not in ("adamw", "sgd"):
-            raise ValueError(f"optimizer {self.name!r} is unknown; choose adamw or sgd")
-        if not 0 <= self.warmup_steps < self.steps:
-            raise ValueError(
-                f"warmup_steps {self.warmup_steps} must be at least 0 and less than "
-                f"steps {self.steps}"
-            )
+            raise ValueError(f"name is {self.name!r}; expected: adamw or sgd")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas is {self.betas}; expected: two in [0, 1)")
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"momentum is {self.momentum}; expected: in [0, 1)")
+        if not 0 < self.layer_decay <= 1:
+            raise ValueError(f"layer_decay is {self.layer_decay}; expected: above 0, at most 1")
 
-    def schedule(self) -> optax.Schedule:
-        """The learning rate as a function of the steps done."""
+    def schedule(self, steps: int) -> optax.Schedule:
+        """The learning rate as a function of the steps done; after `steps` it is 0."""
         return optax.warmup_cosine_decay_schedule(
             0.0 if self.warmup_steps else self.learning_rate,
             self.learning_rate,
             self.warmup_steps,
-            self.steps,
+            steps,
         )
 
-    def transformation(self) -> optax.GradientTransformation:
-        """The optimizer."""
-        rate, decay = self.schedule(), self.weight_decay
-        # Before clipping, whose norm is that of what is trained.
-        steps = [_scaled(frozen_scales)] if self.freeze_encoder else []
-        if self.clip_norm:
-            steps.append(_clipped(self.clip_norm))
+    def transformation(self, steps: int, groups: PyTree) -> optax.GradientTransformation:
+        """The optimizer of a network.
+
+        Args:
+          steps: the length of the run.
+          groups: a `Group` for each parameter.
+
+        Raises:
+          ValueError: if there is no part of a name that is to be frozen, or all are.
+        """
+        check_frozen(self.frozen, groups)
+        rate, decay = self.schedule(steps), self.weight_decay
+        kernels = jax.tree.map(lambda group: group.decays, groups)
+        chain = [_clipped(self.clip_norm)] if self.clip_norm else []
         if self.name == "adamw":
-            steps.append(optax.adamw(rate, *self.betas, weight_decay=decay, mask=_is_kernel))
+            chain.append(optax.adamw(rate, *self.betas, weight_decay=decay, mask=kernels))
         else:
-            steps.append(optax.add_decayed_weights(decay, mask=_is_kernel))
-            steps.append(optax.sgd(rate, momentum=self.momentum))
-        if self.layer_decay != 1:
-            steps.append(_scaled(lambda updates: layer_scales(updates, self.layer_decay)))
-        if self.freeze_encoder:  # Once more, after weight decay.
-            steps.append(_scaled(frozen_scales))
-        return optax.chain(*steps) if len(steps) > 1 else steps[0]
+            chain.append(optax.add_decayed_weights(decay, mask=kernels))
+            chain.append(optax.sgd(rate, momentum=self.momentum))
+        scales = learning_rate_scales(groups, self.layer_decay)
+        if any(scale != 1 for scale in jax.tree.leaves(scales)):
+            chain.append(_scaled(scales))
+        trained = optax.chain(*chain) if len(chain) > 1 else chain[0]
+        if not self.frozen:
+            return trained
+        labels = jax.tree.map(lambda group: group.part in self.frozen, groups)
+        return optax.partition({False: trained, True: optax.set_to_zero()}, labels)
+
+
+def check_frozen(frozen: tuple[str, ...], groups: PyTree) -> None:
+    """Checks the parts of a network that are to stay as they are.
+
+    Raises:
+      ValueError: if the network has no such part, or nothing is left to train.
+    """
+    parts = {group.part for group in jax.tree.leaves(groups)}
+    if not set(frozen) <= parts or set(frozen) == parts:
+        raise ValueError(
+            f"optimizer.frozen is {frozen}; expected: some of the network's parts "
+            f"{', '.join(sorted(parts))}, but not all"
+        )
+
+
+def freeze(params: PyTree, groups: PyTree, frozen: tuple[str, ...]) -> PyTree:
+    """The same parameters, of which frozen parts are constants: nothing is computed for them in a
+    backward pass.
+    """
+    if not frozen:
+        return params
+    stop = jax.lax.stop_gradient
+    return jax.tree.map(lambda p, group: stop(p) if group.part in frozen else p, params, groups)
+
+
+def learning_rate_scales(groups: PyTree, layer_decay: float) -> PyTree:
+    """The factor of the learning rate of every parameter.
+
+    Of the encoder it is `layer_decay` to the power of the layers below its output.
+    """
+
+    def scale(group: Group) -> float:
+        return group.rate * layer_decay ** (group.below if group.part == "encoder" else 0)
+
+    return jax.tree.map(scale, groups)
 
 
 def tree_norm(tree: PyTree) -> Float[Array, ""]:
@@ -99,54 +148,10 @@ def _clipped(limit: float) -> optax.GradientTransformation:
     return optax.stateless(clip)
 
 
-def _is_kernel(params: PyTree) -> PyTree:
-    """Which leaves decay: kernels alone."""
-    return jax.tree_util.tree_map_with_path(
-        lambda path, _: getattr(path[-1], "key", None) == "kernel", params
-    )
+def _scaled(scales: PyTree) -> optax.GradientTransformation:
+    """Multiplies every update by its scale; frozen parameters have none."""
 
+    def scale(scale: float, update: Any) -> Any:
+        return update if isinstance(update, optax.MaskedNode) else update * scale
 
-def _scaled(scales: Callable[[PyTree], PyTree]) -> optax.GradientTransformation:
-    """Multiplies every update by its scale."""
-    return optax.stateless(lambda updates, _: jax.tree.map(jnp.multiply, updates, scales(updates)))
-
-
-def frozen_scales(params: PyTree) -> PyTree:
-    """0 for every parameter of the encoder, 1 for all others."""
-    return jax.tree_util.tree_map_with_path(
-        lambda path, _: 0.0 if _names(path)[0] == "encoder" else 1.0, params
-    )
-
-
-def layer_scales(params: PyTree, decay: float) -> PyTree:
-    """The factor of the learning rate of every parameter.
-
-    Of an encoder of n blocks, block i (from 0) has decay ** (n - i), the patch embedding
-    and what goes with it decay ** (n + 1), the last norm 1; as has everything outside of the
-    encoder.
-    """
-    leaves = jax.tree_util.tree_leaves_with_path(params)
-    blocks = max((_block(path) for path, _ in leaves), default=-1) + 1
-
-    def scale(path, _):
-        if _names(path)[0] != "encoder":
-            return 1.0
-        if _names(path)[1] in ("patch_embedding", "plane"):
-            return decay ** (blocks + 1)
-        block = _block(path)
-        return decay ** (blocks - block) if block >= 0 else 1.0
-
-    return jax.tree_util.tree_map_with_path(scale, params)
-
-
-def _names(path) -> list[str]:
-    return [str(getattr(part, "key", part)) for part in path]
-
-
-def _block(path) -> int:
-    """The number of the encoder's block that a parameter belongs to; −1 if it belongs to none."""
-    names = _names(path)
-    if names[0] != "encoder" or "transformer" not in names:
-        return -1
-    found = re.fullmatch(r"block_(\d+)", names[names.index("transformer") + 1])
-    return int(found[1]) if found else -1
+    return optax.stateless(lambda updates, _: jax.tree.map(scale, scales, updates))

@@ -1,4 +1,4 @@
-"""Starts the encoder of one network from that of another."""
+"""Starts one network from parameters of another."""
 
 from __future__ import annotations
 
@@ -15,36 +15,35 @@ log = logging.getLogger(__name__)
 _SHOWN = 6
 
 
-def transfer_encoder(params: PyTree, source: PyTree, origin: str) -> PyTree:
-    """Parameters whose encoder is that of `source`; all others stay as they are.
+def transfer(params: PyTree, source: PyTree, origin: str) -> PyTree:
+    """Parameters of which those in `source` are taken from there; all others stay as they are.
 
-    Position embeddings are no parameters: they follow the crop's size by themselves. What matched,
-    what the source lacks and what is not of the encoder is logged.
+    The encoder is taken as a whole. Position embeddings are no parameters: they follow the crop's
+    size by themselves. What matched and what is new is logged.
 
     Args:
       params: of the network to start, placed on its devices.
-      source: of a pre-trained network, `{"encoder": …}`; other parts of it are ignored.
+      source: parameters by the same names: what a learner transfers.
       origin: what `source` is called in messages.
 
     Raises:
-      ValueError: if nothing matches, or something of the encoder is missing or of another shape.
+      ValueError: if nothing matches, the network lacks some or has others of the encoder, or shapes
+        differ.
     """
     wanted: dict[str, Any] = traverse_util.flatten_dict(params, sep="/")
     given: dict[str, Any] = traverse_util.flatten_dict(source, sep="/")
-    encoder = [name for name in wanted if name.startswith("encoder/")]
-    matched = [name for name in encoder if name in given]
-    missing = [name for name in encoder if name not in given]
-    unused = [n for n in given if n.startswith("encoder/") and n not in wanted]
-    new = [name for name in wanted if name not in encoder]
+    matched = [name for name in wanted if name in given]
+    missing = [n for n in wanted if n.startswith("encoder/") and n not in given]
+    unused = [name for name in given if name not in wanted]
     if not matched:
         raise ValueError(
-            f"no parameter of the encoder matches {origin}, which has {_some(list(given))}; the "
-            f"network needs {_some(encoder)}"
+            f"no parameter of {origin} matches: it has {_some(list(given))}; the network needs "
+            f"{_some(list(wanted))}"
         )
     if missing or unused:
         raise ValueError(
-            f"the encoder of {origin} is another one: it lacks {_some(missing)} and has "
-            f"{_some(unused)} beyond; give model.encoder the size that it was pre-trained with"
+            f"the network of {origin} is another one: it lacks {_some(missing)} and has "
+            f"{_some(unused)} beyond; give model the sizes that it was pre-trained with"
         )
     differing = [
         f"{name}: {given[name].shape} there, {wanted[name].shape} here"
@@ -53,11 +52,13 @@ def transfer_encoder(params: PyTree, source: PyTree, origin: str) -> PyTree:
     ]
     if differing:
         raise ValueError(
-            f"the encoder of {origin} has other shapes; give model.encoder, model.patch_zyx and "
-            f"model.plane_yx as it was pre-trained with:\n  " + "\n  ".join(differing[:_SHOWN])
+            f"the network of {origin} has other shapes; give model as it was pre-trained with:\n  "
+            + "\n  ".join(differing[:_SHOWN])
         )
-    log.info("from %s: %d parameters of the encoder matched, none missing", origin, len(matched))
-    log.info("new: %s", _some(sorted({"/".join(name.split("/")[:1]) for name in new})))
+    parts = sorted({name.split("/")[0] for name in matched})
+    log.info("from %s: %d parameters matched, of %s", origin, len(matched), ", ".join(parts))
+    new = sorted({name.split("/")[0] for name in wanted if name not in given})
+    log.info("new: %s", _some(new))
     return traverse_util.unflatten_dict(
         wanted | {name: _like(wanted[name], given[name]) for name in matched}, sep="/"
     )
