@@ -1,4 +1,4 @@
-"""SIGTERM, which clusters send before they kill, ends a stage as Ctrl-C does."""
+"""SIGTERM, which schedulers send before SIGKILL, ends a stage like Ctrl-C."""
 
 from __future__ import annotations
 
@@ -7,13 +7,18 @@ import sys
 
 
 def interrupt_at_sigterm() -> None:
-    """Makes SIGTERM interrupt as Ctrl-C does: contexts are left, and jobs of a cluster cancelled.
+    """Makes SIGTERM raise KeyboardInterrupt: contexts exit, and jobs of a cluster are cancelled.
 
-    Some schedulers say it twice; the second does not disturb that. What is raised in a callback,
-    such as JAX's of the garbage collector, is lost: so it is raised each second until it is not.
+    A second SIGTERM does not disturb that. An exception raised in a callback, such as JAX's of the
+    garbage collector, is lost: so it is raised again each second until it is handled. After the
+    first, errors that Python can only print are not printed: they are the interrupt itself, or come
+    from finalizers of objects that it left half made, such as an event loop.
     """
+    came = False
 
     def interrupt(*_) -> None:
+        nonlocal came
+        came = True
         handled = sys.exception()
         while handled and not isinstance(handled, KeyboardInterrupt):
             handled = handled.__context__
@@ -21,20 +26,20 @@ def interrupt_at_sigterm() -> None:
             signal.setitimer(signal.ITIMER_REAL, 1)
             raise KeyboardInterrupt(signal.SIGTERM)
 
-    def say_lost(lost: sys.UnraisableHookArgs) -> None:
-        if not isinstance(lost.exc_value, KeyboardInterrupt):
-            say_others(lost)
+    def print_unless_interrupted(error: sys.UnraisableHookArgs) -> None:
+        if not came:
+            print_error(error)
 
-    say_others, sys.unraisablehook = sys.unraisablehook, say_lost
+    print_error, sys.unraisablehook = sys.unraisablehook, print_unless_interrupted
     for number in (signal.SIGTERM, signal.SIGALRM):
         signal.signal(number, interrupt)
 
 
 def ignore_sigterm() -> None:
-    """From now on a SIGTERM changes nothing, nor does one that was not yet heeded.
+    """Ignores SIGTERM from now on, also one that was not yet handled.
 
-    For a process on its way out: Python hands signals back to the system before it is gone, so
-    what is asked again then would end it as an alarm does, and not as its work did.
+    For a process that ends: Python restores the default handlers before it exits, and a repeated
+    signal would then change the exit status.
     """
     signal.setitimer(signal.ITIMER_REAL, 0)
     for number in (signal.SIGTERM, signal.SIGALRM):
@@ -42,6 +47,6 @@ def ignore_sigterm() -> None:
 
 
 def interrupted_status(interrupt: KeyboardInterrupt) -> int:
-    """The exit status after an interrupt, which the same signal no longer disturbs from now on."""
+    """The exit status after an interrupt; from now on SIGTERM is ignored."""
     ignore_sigterm()
     return 128 + (interrupt.args or (signal.SIGINT,))[0]

@@ -12,6 +12,7 @@ from tests import runs
     [
         (["lost", "working"], "interrupted\n", 143),
         (["lost", "working", "again"], "interrupted\n", 143),
+        (["half_made"], "interrupted\n", 143),
         (["lost"], "finished\n", 0),
         (["again"], "finished\n", 0),
     ],

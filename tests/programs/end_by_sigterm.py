@@ -1,6 +1,8 @@
-"""Works, and gets SIGTERMs at the times that are named: lost, working, again."""
+"""Works, and gets SIGTERMs at the times that are named: lost, half_made, working, again."""
 
+import asyncio
 import os
+import selectors
 import signal
 import sys
 import time
@@ -12,6 +14,11 @@ class Lost:
     def __del__(self):  # What is raised here goes nowhere.
         os.kill(os.getpid(), signal.SIGTERM)
         sum(range(1000))
+
+
+def interrupt_selector():  # The event loop that asks for it has no sockets yet.
+    os.kill(os.getpid(), signal.SIGTERM)
+    sum(range(1000))
 
 
 class SlowExit:
@@ -27,6 +34,9 @@ if __name__ == "__main__":
     try:
         if "lost" in sys.argv:
             Lost()
+        if "half_made" in sys.argv:
+            selectors.DefaultSelector = interrupt_selector
+            asyncio.new_event_loop()
         if "working" in sys.argv:
             time.sleep(10)
         ignore_sigterm()
