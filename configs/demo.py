@@ -10,7 +10,7 @@ Cost and score: under 2 minutes on two cores of an Intel Xeon (Emerald Rapids); 
 vary by processor; see docs/results.md.
 """
 
-from maemem.config import adamw, everything, transformer, volume
+from maemem.config import adamw, everything, volume
 
 
 def tissue(shape_zyx: str, seed: int, artefacts: int = 0, labelled: bool = True):
@@ -28,14 +28,13 @@ def get_config():
     config.data.validation.labelled = tissue("12,192,192", seed=2)
     config.data.test.labelled = tissue("12,256,256", seed=3)
     config.data.crop_zyx = (4, 64, 64)  # Small crops, so that many are seen in minutes.
-    config.model.encoder = transformer(96, 4, 4)
-    config.model.decoder = transformer(96, 1, 4)
-    config.model.rotary = True
-    config.model.channels = (8, 16, 16, 32)
+    config.model.encoder.update(width=96, depth=4, heads=4, rotary=True)
+    config.pretrain.learner.decoder.update(width=96, depth=1, heads=4)
+    config.model.segmenter.channels = (8, 16, 16, 32)
     config.pretrain.steps = 500
     config.pretrain.batch_size = 16
-    config.pretrain.masking.ratio = 0.5
-    config.pretrain.masking.decoded = 32
+    config.pretrain.learner.ratio = 0.5
+    config.pretrain.learner.decoded = 32
     config.pretrain.optimizer = adamw(2e-3, 50, 0.05)
     config.pretrain.optimizer.clip_norm = 1.0
     config.pretrain.log_every = 50

@@ -16,8 +16,8 @@ The article scores (A-Rand, large encoder pre-trained on SNEMI3D) 0.197, and 0.3
 has not been run here.
 """
 
-from maemem.config import bcd, markers, segmenting, transformer, volume
-from maemem.models.variants import ENCODERS
+from maemem.config import bcd, markers, segmenting, volume
+from maemem.models.encoders.vit import VIT_SIZES
 
 
 def get_config(variant: str = "large"):
@@ -35,8 +35,8 @@ def get_config(variant: str = "large"):
         labels="corpus_callosum/test-labels.tif",
         voxel_size_nm=nm,
     )
-    config.model.encoder = transformer(*ENCODERS[variant])
-    config.objective = bcd()
+    config.model.encoder.update(VIT_SIZES[variant])
+    config.target = bcd()
     config.finetune.steps = 200_000
     config.segment = markers()
     return config

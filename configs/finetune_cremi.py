@@ -25,7 +25,7 @@ def get_config():
             config.data[name][sample] = volume(
                 f"{sample}/image.zarr", labels=f"{sample}/labels.zarr", region=region
             )
-    config.model.rotary = True
-    config.objective.remove_borders = True
+    config.model.encoder.rotary = True
+    config.target.remove_borders = True
     config.segment.baselines = ("fragments", "intensity")
     return config

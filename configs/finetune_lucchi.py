@@ -25,10 +25,10 @@ def get_config():
         )
     config.data.test.lucchi = volume("lucchi/test-input.zarr", labels="lucchi/test-labels.zarr")
     config.data.crop_zyx = (48, 48, 48)
-    config.model.patch_zyx = (8, 8, 8)
-    config.model.channels = (64, 128, 256)
-    config.model.rotary = True
-    config.objective = bcd(distance=False)
+    config.model.encoder.patch_zyx = (8, 8, 8)
+    config.model.segmenter.channels = (64, 128, 256)
+    config.model.encoder.rotary = True
+    config.target = bcd(distance=False)
     config.finetune.augmentation = isotropic_augmentation()
     config.finetune.min_foreground = 0.02
     config.predict.stride_zyx = (24, 24, 24)

@@ -20,8 +20,8 @@ On MitoEM-R the article scores 0.679 (AP-75) with the pre-trained large encoder.
 here.
 """
 
-from maemem.config import bcd, markers, segmenting, transformer, volume
-from maemem.models.variants import ENCODERS
+from maemem.config import bcd, markers, segmenting, volume
+from maemem.models.encoders.vit import VIT_SIZES
 
 
 def get_config(variant: str = ""):
@@ -40,10 +40,10 @@ def get_config(variant: str = ""):
     for name, region in regions.items():
         config.data[name][tissue] = volume(f"{folder}/im.zarr", region=region, **fields)
     if "large" in chosen:
-        config.model.encoder = transformer(*ENCODERS["large"])
+        config.model.encoder.update(VIT_SIZES["large"])
     config.data.bin_zyx = (1, 2, 2)
-    config.objective = bcd(distance=False)
-    config.objective.remove_borders = True
+    config.target = bcd(distance=False)
+    config.target.remove_borders = True
     config.finetune.steps = 400_000
     config.finetune.optimizer.learning_rate = 0.04
     config.finetune.min_foreground = 0.01

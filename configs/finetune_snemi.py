@@ -20,8 +20,8 @@ The article scores (A-Rand, affinities): 0.071 with ViT-B, 0.063 with the large 
 been run here to its end yet.
 """
 
-from maemem.config import bcd, markers, segmenting, transformer, volume
-from maemem.models.variants import ENCODERS
+from maemem.config import bcd, markers, segmenting, volume
+from maemem.models.encoders.vit import VIT_SIZES
 
 
 def get_config(variant: str = ""):
@@ -46,13 +46,13 @@ def get_config(variant: str = ""):
         region="0:100, :, :",
         scored="25:75, 97:928, 97:928",
     )
-    config.evaluate.lone_background = True
-    config.objective.remove_borders = True
+    config.evaluate.adapted_rand.lone_background = True
+    config.target.remove_borders = True
     if "large" in chosen:
-        config.model.encoder = transformer(*ENCODERS["large"])
+        config.model.encoder.update(VIT_SIZES["large"])
     if "bcd" in chosen:
-        config.objective = bcd()
-        config.objective.remove_borders = True
+        config.target = bcd()
+        config.target.remove_borders = True
         config.finetune.steps = 200_000
         config.segment = markers()
     else:

@@ -14,7 +14,7 @@ Cost and score: 18 minutes on two cores, 16 of them training. Test, mitochondria
 1.22 (1.35). So pre-training helps, and the network is far from trained: it still learns at the end.
 """
 
-from maemem.config import adamw, affinity, bcd, markers, segmenting, transformer, volume, waterz
+from maemem.config import adamw, affinity, bcd, markers, segmenting, volume, waterz
 
 TISSUES = ("mitochondria", "neurites")
 
@@ -28,9 +28,8 @@ def get_config(tissue: str = "mitochondria"):
     regions = {"train": ":, 0:512, :", "validation": ":, 512:640, :", "test": ":, 656:1024, :"}
     for name, region in regions.items():
         config.data[name].vnc = volume("vnc/train-input.zarr", region=region, **fields)
-    config.model.encoder = transformer(192, 8, 6)
-    config.model.rotary = True
-    config.model.channels = (8, 16, 32, 64)
+    config.model.encoder.update(width=192, depth=8, heads=6, rotary=True)
+    config.model.segmenter.channels = (8, 16, 32, 64)
     config.finetune.steps = 800
     config.finetune.batch_size = 4
     config.finetune.optimizer = adamw(1e-3, 50, 0.05)
@@ -42,14 +41,14 @@ def get_config(tissue: str = "mitochondria"):
     config.predict.stride_zyx = (3, 64, 64)
     config.predict.views = "one"
     if tissue == "mitochondria":
-        config.objective = bcd(distance=False)
+        config.target = bcd(distance=False)
         config.finetune.min_foreground = 0.02
         config.segment = markers(distance=False)
         config.segment.smallest = 1024
         config.segment.select_by = "ap"
     else:
-        config.objective = affinity()
-        config.objective.remove_borders = True
+        config.target = affinity()
+        config.target.remove_borders = True
         config.segment = waterz()
         config.segment.baselines = ("fragments", "intensity")
     return config

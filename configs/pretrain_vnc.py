@@ -12,7 +12,7 @@ Cost and score: 31 minutes on two cores that other work shared; `eval_masked_mse
 masking.
 """
 
-from maemem.config import pretraining, transformer, volume
+from maemem.config import pretraining, volume
 
 
 def get_config():
@@ -26,14 +26,13 @@ def get_config():
     config.data.validation.labelled = volume(
         "vnc/train-input.zarr", voxel_size_nm=nm, region=":, 512:640, :"
     )
-    config.model.encoder = transformer(192, 8, 6)
-    config.model.decoder = transformer(192, 2, 6)
-    config.model.rotary = True
+    config.model.encoder.update(width=192, depth=8, heads=6, rotary=True)
+    config.pretrain.learner.decoder.update(width=192, depth=2, heads=6)
     config.pretrain.steps = 3_000
     config.pretrain.batch_size = 16
     # At 90 % it had learnt hardly anything after 2,500 steps: an error of 0.983.
-    config.pretrain.masking.ratio = 0.75
-    config.pretrain.masking.decoded = 64
+    config.pretrain.learner.ratio = 0.75
+    config.pretrain.learner.decoded = 64
     config.pretrain.optimizer.learning_rate = 1e-3
     config.pretrain.optimizer.warmup_steps = 200
     config.pretrain.optimizer.weight_decay = 0.05

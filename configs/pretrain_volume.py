@@ -11,23 +11,38 @@ large as a crop; it is of the same volume unless `--config.data.validation.volum
 another. Keep what fine-tuning is tested on out of both: here, sections 960 to 999.
 
 This is the article's recipe for sections (Cheng et al. 2023) with rotary position embedding.
-`configs/pretrain_volume.py:isotropic` cuts cubes instead: crops 48³, patches 8³.
+`configs/pretrain_volume.py:isotropic` cuts cubes instead: crops 48³, patches 8³. `:small` and
+`:isotropic,small` are sized for two cores: a small transformer and 5,000 steps of 16 crops.
 """
 
-from maemem.config import pretraining, volume
+from maemem.config import adamw, pretraining, volume
 
 
-def get_config(tissue: str = "sections"):
-    """The config; `tissue` is "sections" or "isotropic"."""
+def get_config(variant: str = ""):
+    """The config; `variant` may name `isotropic` and `small`, comma-separated."""
+    chosen = [name for name in variant.split(",") if name]
+    if set(chosen) - {"isotropic", "small"}:
+        raise ValueError(
+            f"variant {variant!r} is unknown; choose from isotropic, small, or both, as in "
+            f"isotropic,small"
+        )
     config = pretraining()
     config.data.train.volume = volume("")
     config.data.validation.volume = volume("")
     for field in ("path", "voxel_size_nm"):
         config.data.validation.volume[field] = config.data.train.volume.get_oneway_ref(field)
-    config.model.rotary = True
-    if tissue == "isotropic":
+    config.model.encoder.rotary = True
+    if "isotropic" in chosen:
         config.data.crop_zyx = (48, 48, 48)
-        config.model.patch_zyx = (8, 8, 8)
-    elif tissue != "sections":
-        raise ValueError(f"tissue {tissue!r} is unknown; choose 'sections' or 'isotropic'")
+        config.model.encoder.patch_zyx = (8, 8, 8)
+    if "small" in chosen:
+        config.model.encoder.update(width=192, depth=8, heads=6)
+        config.pretrain.learner.decoder.update(width=192, depth=2, heads=6)
+        config.pretrain.steps = 5_000
+        config.pretrain.batch_size = 16
+        config.pretrain.optimizer = adamw(1e-3, 250, 0.05, clip_norm=1.0)
+        config.pretrain.log_every = 20
+        config.pretrain.eval_every = 500
+        config.pretrain.eval_crops = 64
+        config.pretrain.checkpoint_every = 500
     return config

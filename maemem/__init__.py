@@ -1,14 +1,14 @@
 """maemem: masked autoencoders for electron microscopy of brain tissue.
 
-What is meant to be imported is here; everything else may change.
+The public API; everything else may change.
 
     load(path)             a fine-tuned network, from a workdir or a model folder: a `Predictor`
     Predictor              `.predict(volume)` and `.segment(volume)`, arrays in, arrays out
     open_volume(path)      zarr, N5 or precomputed, as a `Volume` `[z y x]` that is read in parts
-    read_prediction(path)  what the stage predict left, as float32 `[c z y x]`
-    read_labels(path)      what the stage segment left, as uint32 `[z y x]`
+    read_prediction(path)  a prediction of the stage predict, float32 `[c z y x]`
+    read_labels(path)      labels of the stage segment, uint32 `[z y x]`
 
-Importing maemem is quick: JAX and the rest come when one of these is first used.
+Importing maemem is quick: JAX and others are imported on first use.
 """
 
 from __future__ import annotations

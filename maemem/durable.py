@@ -1,4 +1,4 @@
-"""Files that are there as a whole or not at all, even when the machine stops."""
+"""Atomic, durable files: complete or absent, even after a crash of the machine."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ _DRAFT_SUFFIX = ".draft"
 
 
 def write_durably(path: Path, content: str | bytes) -> None:
-    """Writes a file so that, whenever the machine stops, it is there as a whole or not at all."""
-    # Two may write the same file.
+    """Writes a file atomically and durably: after a crash it is complete or absent."""
+    # Two processes may write the same file.
     draft = path.with_name(f"{path.name}.{uuid.uuid4().hex}{_DRAFT_SUFFIX}")
     with draft.open("wb") as file:
         file.write(content.encode() if isinstance(content, str) else content)
@@ -22,7 +22,7 @@ def write_durably(path: Path, content: str | bytes) -> None:
 
 
 def drop_drafts(folder: Path) -> None:
-    """Drops what writers that were killed have left right in a folder, in which nobody writes."""
+    """Deletes drafts that killed writers left in a folder; nobody may be writing there."""
     for draft in folder.glob(f"*{_DRAFT_SUFFIX}"):
         draft.unlink()
 

@@ -1,10 +1,10 @@
-"""Exports a trained network as one folder with a card, to be handed on.
+"""Exports a trained network as a folder with a model card.
 
     python -m maemem.export_model WORKDIR FOLDER --licence=CC-BY-4.0 --data='FIB-25 (CC BY), …'
 
-FOLDER has README.md (the card), config.json, weights.safetensors, tuned.json and scores.json where
-there are such, and SHA256SUMS. `maemem.load`, `--config.predict.network` and
-`--config.finetune.encoder` take it, and refuse it where a file was changed.
+FOLDER has README.md (the card), config.json, weights.safetensors, SHA256SUMS and, if they exist,
+tuned.json and scores.json. `maemem.load`, `--config.predict.network` and
+`--config.finetune.encoder` take it, and refuse it if a file was changed.
 """
 
 from __future__ import annotations
@@ -34,22 +34,23 @@ def export_model(
     citation: str = "",
     stage: str = "",
 ) -> None:
-    """Writes a model folder; thresholds and scores of another checkpoint are left out, and named.
+    """Writes a model folder, without thresholds or scores of another checkpoint, which are logged.
 
     Args:
       workdir: of a run that has trained.
       folder: to write; it must not exist.
       licence: of the weights, as a name that readers know.
-      data: what it was trained on, with the licence and the citation of that.
+      data: what it was trained on, with licence and citation.
       citation: what to cite for the model.
-      stage: whose network, `finetune` or `pretrain`; empty: the first of them that has one.
+      stage: that trained it, `finetune` or `pretrain`; empty: the first that has checkpoints.
 
     Raises:
       FileNotFoundError: if there is no trained network.
-      FileExistsError: if there is something at the folder.
+      FileExistsError: if the folder exists.
       ValueError: if licence or data are empty, or the workdir cannot be read.
     """
     # Imported late: a misspelt flag should not have to wait for JAX.
+    from maemem import layout
     from maemem.predictor import unbinned
     from maemem.reporting.card import Card, write_card
     from maemem.stages.predict import network_digest, network_parameters, trained_voxel_size
@@ -60,7 +61,9 @@ def export_model(
     if not licence.strip() or not data.strip():
         raise ValueError("licence or data is empty; who is handed a model has to know both")
     record, config = read_record(workdir), read_config(workdir)
-    stage = stage or next((s for s in STAGES if (workdir / s / "checkpoints").exists()), STAGES[0])
+    stage = stage or next(
+        (s for s in STAGES if layout.checkpoints_folder(workdir, s).exists()), STAGES[0]
+    )
     params, checkpoint = read_parameters(workdir, stage)
     size = trained_voxel_size(config, workdir)
     texts = {"config.json": {**record, "stage": stage, "voxel_size_nm": size}}
@@ -87,6 +90,7 @@ def export_model(
 
 def _results(workdir: pathlib.Path, network: str) -> dict[str, Any]:
     """The thresholds and the scores, where there are such of the network with this digest."""
+    from maemem import layout
     from maemem.data.stores.damage import read_json
     from maemem.predictor import read_tuned, untuned
     from maemem.stages.thresholds import fingerprint
@@ -95,7 +99,7 @@ def _results(workdir: pathlib.Path, network: str) -> dict[str, Any]:
     if tuned is None:
         log.warning("thresholds and scores are left out: %s", untuned(workdir))
         return {}
-    path = workdir / "evaluate" / "scores.json"
+    path = layout.scores_path(workdir)
     scores = read_json(path) if path.exists() else None
     if scores and scores.get("tuned") != fingerprint(workdir):
         log.warning("%s is left out: it was made with other thresholds than the tuned ones", path)
@@ -104,7 +108,7 @@ def _results(workdir: pathlib.Path, network: str) -> dict[str, Any]:
 
 
 def define_flags() -> None:
-    """Only the command has these: whoever imports this module has flags of their own."""
+    """Defines the flags of the command; importing this module defines none."""
     flags.DEFINE_string("licence", None, "Of the weights, such as CC-BY-4.0.", required=True)
     flags.DEFINE_string(
         "data", None, "What it was trained on, with its licence and citation.", required=True

@@ -51,18 +51,18 @@ class Box:
 
     @property
     def shape_zyx(self) -> Zyx:
-        """Its extent, in voxels."""
+        """The shape, in voxels."""
         z, y, x = (b - a for a, b in zip(self.start_zyx, self.stop_zyx, strict=True))
         return z, y, x
 
     @property
     def slices(self) -> tuple[slice, slice, slice]:
-        """What indexes it out of an array `[z y x]`."""
+        """The slices that select the box from an array `[z y x]`."""
         z, y, x = (slice(a, b) for a, b in zip(self.start_zyx, self.stop_zyx, strict=True))
         return z, y, x
 
     def moved(self, by_zyx: Zyx) -> Box:
-        """The same box, further on."""
+        """The box, translated."""
         (a, b, c), (d, e, f), (z, y, x) = self.start_zyx, self.stop_zyx, by_zyx
         return Box((a + z, b + y, c + x), (d + z, e + y, f + x))
 
@@ -71,6 +71,19 @@ class Box:
         starts = zip(self.start_zyx, other.start_zyx, strict=True)
         stops = zip(self.stop_zyx, other.stop_zyx, strict=True)
         return all(a <= b for a, b in starts) and all(a >= b for a, b in stops)
+
+    def intersection(self, other: Box) -> Box | None:
+        """The voxels of both; None where there are none."""
+        if not self.overlaps(other):
+            return None
+        (a, b, c), (d, e, f) = (
+            map(end, *pair)
+            for end, pair in (
+                (max, (self.start_zyx, other.start_zyx)),
+                (min, (self.stop_zyx, other.stop_zyx)),
+            )
+        )
+        return Box((a, b, c), (d, e, f))
 
     def overlaps(self, other: Box) -> bool:
         """Whether the two share a voxel."""
@@ -88,7 +101,7 @@ def format_zyx(zyx: Sequence[float]) -> str:
 
 
 def blocks(shape_zyx: Zyx, block_zyx: Zyx) -> Iterator[Box]:
-    """Tiles a volume with blocks in z y x order, the last of each axis cut at its border.
+    """Tiles a volume with blocks in z y x order; the last along each axis are cut at the border.
 
     Args:
       shape_zyx: the volume's shape, in voxels.
@@ -105,10 +118,9 @@ def blocks(shape_zyx: Zyx, block_zyx: Zyx) -> Iterator[Box]:
 
 @dataclasses.dataclass(frozen=True)
 class View:
-    """One way to turn a crop: permute its axes, then flip some of them.
+    """A rotation or reflection of a crop: permutes its axes, then flips some.
 
-    Works on numpy and JAX arrays alike, whose axes z y x are the last three, or stand before
-    `trailing` others.
+    Works on numpy and JAX arrays whose last axes are z y x, or z y x and `trailing` others.
 
     Attributes:
       axes_zyx: which axis of the crop becomes z, y and x of the view.
@@ -119,18 +131,20 @@ class View:
     flips_zyx: tuple[bool, bool, bool] = (False, False, False)
 
     def apply(self, array, trailing: int = 0):
-        """The array `[... z y x (trailing)]` as this view shows it."""
+        """The view of an array `[... z y x (trailing)]`."""
+        # [... z y x (trailing)] -> [... axes_zyx (trailing)]
         array = array.transpose(self._order(array.ndim, trailing, self.axes_zyx))
         return array[self._reverse(trailing)]
 
     def invert(self, array, trailing: int = 0):
-        """An array that this view shows, turned back: the inverse of `apply`."""
+        """The inverse of `apply`."""
         z, y, x = (self.axes_zyx.index(axis) for axis in range(3))
         array = array[self._reverse(trailing)]
+        # [... axes_zyx (trailing)] -> [... z y x (trailing)]
         return array.transpose(self._order(array.ndim, trailing, (z, y, x)))
 
     def offset(self, offset_zyx: Zyx) -> Zyx:
-        """What a step between two voxels of the crop is in the view."""
+        """An offset between two voxels of the crop, as an offset in the view."""
         turned = [offset_zyx[axis] for axis in self.axes_zyx]
         z, y, x = (-n if flip else n for n, flip in zip(turned, self.flips_zyx, strict=True))
         return z, y, x
@@ -150,15 +164,15 @@ class View:
 
 
 def views(axes: Sequence[Zyx] = ((0, 1, 2), (0, 2, 1))) -> list[View]:
-    """All views that permute axes in one of these ways and flip any; the plain one comes first."""
+    """All views with one of these permutations and any flips; the plain one comes first."""
     flips = itertools.product((False, True), repeat=3)
     return [View(order, (z, y, x)) for z, y, x in flips for order in axes]
 
 
 def alike_axes(*sizes_zyx: Sequence[float]) -> list[Zyx]:
-    """The permutations of z, y and x that leave every one of these triples as it is.
+    """The permutations of z, y and x that leave each of these triples unchanged.
 
-    Such as a voxel size and a crop's shape: thick sections allow (0, 1, 2) and (0, 2, 1) only.
+    With a voxel size and a crop's shape, thick sections allow (0, 1, 2) and (0, 2, 1) only.
     """
     return [
         (z, y, x)

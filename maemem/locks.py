@@ -1,4 +1,4 @@
-"""Locks: one process at a time, of all machines that share a disk."""
+"""Locks between processes, also of machines that share a disk."""
 
 from __future__ import annotations
 
@@ -14,21 +14,20 @@ from typing import TextIO
 log = logging.getLogger(__name__)
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-# How long an NFS server may keep the lock of a machine that is lost: NFSv4's lease, and some more.
+# How long an NFS server may keep the lock of a lost machine: a bit more than NFSv4's lease.
 _LEASE_SECONDS = 120
 _RETRY_SECONDS = 0.5
 
 
 def lock(path: Path, *, wait: bool = False) -> TextIO:
-    """Locks a file until what is returned is closed, or the process ends.
+    """Locks a file until the returned file is closed, or the process ends.
 
-    The system lets go of the lock of a process that is killed. Where the disk is that of a server,
-    it keeps the lock of a machine that is lost for a while: so other machines' locks are waited
-    for, and those of this one are not.
+    The system releases the lock of a killed process. A file server keeps the lock of a lost machine
+    for a while, so this waits for locks of other machines, but not for those of this one.
 
     Args:
-      path: of the file, made if need be; who has locked it is written there.
-      wait: whether to wait for however long it takes.
+      path: of the file, made if need be; the holder's name is written there.
+      wait: whether to wait without a limit.
 
     Raises:
       BlockingIOError: if it stays locked; it says by whom, and how to mend it.
@@ -64,5 +63,5 @@ def _outwait_lost_machine(file: TextIO, path: Path) -> None:
 
 
 def _machine() -> str:
-    """What tells machines apart, and the times that one was started."""
+    """Identifies this machine since its last boot."""
     return _BOOT_ID.read_text().strip() if _BOOT_ID.exists() else platform.node()

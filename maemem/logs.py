@@ -1,4 +1,4 @@
-"""What a command says while it works."""
+"""Messages and progress of commands."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ _LOG_EVERY_SECONDS = 30
 
 
 def log_to_terminal() -> None:
-    """Shows maemem's own messages, and those alone, as `HH:MM:SS text` on standard error.
+    """Shows maemem's messages as `HH:MM:SS text` on standard error.
 
-    Libraries say warnings and errors only, without tracebacks: they also raise what they log.
+    Of libraries, only warnings and errors are shown, without tracebacks: they also raise them.
     """
     absl_logging.set_verbosity(absl_logging.WARNING)
     absl_logging.get_absl_handler().setLevel(logging.WARNING)  # Dask's loggers have their own.
     absl_logging.get_absl_logger().addFilter(_without_traceback)
     logging.getLogger("asyncio").addFilter(_is_news)
-    show_unraisable = sys.unraisablehook
-    sys.unraisablehook = lambda lost: _is_closed_loop(lost) or show_unraisable(lost)
+    print_error = sys.unraisablehook
+    sys.unraisablehook = lambda error: _is_closed_loop(error) or print_error(error)
     log = logging.getLogger("maemem")
     if not log.handlers:
         handler = logging.StreamHandler()
@@ -35,15 +35,15 @@ def log_to_terminal() -> None:
     log.propagate = False
 
 
-# Where one of Orbax's reads or writes fails, it is raised; the others find nobody to report to.
+# When one of Orbax's reads or writes fails, that is raised; errors of the others are only printed.
 
 
 def _is_news(record: logging.LogRecord) -> bool:
     return "exception was never retrieved" not in record.getMessage()
 
 
-def _is_closed_loop(lost: sys.UnraisableHookArgs) -> bool:
-    return str(lost.exc_value) == "Event loop is closed"
+def _is_closed_loop(error: sys.UnraisableHookArgs) -> bool:
+    return str(error.exc_value) == "Event loop is closed"
 
 
 def _without_traceback(record: logging.LogRecord) -> bool:
@@ -55,18 +55,18 @@ def _without_traceback(record: logging.LogRecord) -> bool:
 def showing_progress(
     log: logging.Logger, verb: str, *, total: int, missing: int, shown: bool, unit: str = "block"
 ) -> Iterator[Callable[[], None]]:
-    """What is to be called after each block: a bar on a terminal, lines in the log elsewhere.
+    """Shows progress: a bar on a terminal, lines in the log elsewhere.
 
-    Both say how many blocks are done, how fast it goes, and how long the rest will take. A bar
-    inside of another one vanishes at its end.
+    Yields a function to call after each block. Both show the blocks done, the rate and the time
+    left. A nested bar vanishes at its end.
 
     Args:
-      log: where the lines go.
+      log: for the lines.
       verb: what is done, such as "predicted".
-      total: how many blocks there are.
-      missing: how many of them were not done before.
-      shown: whether to say anything at all.
-      unit: what is counted.
+      total: the number of blocks.
+      missing: how many are not done yet.
+      shown: whether to show anything.
+      unit: the name of a block.
     """
     on_terminal = shown and sys.stderr.isatty()
     left, begun = missing, time.monotonic()

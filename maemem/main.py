@@ -8,6 +8,7 @@ as configs/demo.py, is given as its path.
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import sys
@@ -38,14 +39,19 @@ def main(argv: list[str]) -> None:
     import jax
     from jax.errors import JaxRuntimeError
 
-    from maemem.stages import evaluate, finetune, predict, pretrain, report, segment
+    from maemem.stages import evaluate, predict, report, segment, train
     from maemem.stages.thresholds import check_thresholds
     from maemem.training.loop import NonFiniteLoss
     from maemem.training.mesh import join_cluster, lost_others, on_first_process
     from maemem.workdir import cache_compilations, claim_workdir, timed, workdir_folder
 
-    modules = (pretrain, finetune, predict, segment, evaluate, report)
-    stages = {module.__name__.split(".")[-1]: module.run for module in modules}
+    stages = {
+        **{stage: functools.partial(train.run, stage=stage) for stage in train.STAGES},
+        "predict": predict.run,
+        "segment": segment.run,
+        "evaluate": evaluate.run,
+        "report": report.run,
+    }
     try:
         config = _CONFIG.value.lock()
         workdir = workdir_folder(_WORKDIR.value or "")
@@ -56,7 +62,7 @@ def main(argv: list[str]) -> None:
                 f"--config.stages=\"('predict','segment')\""
             )
         join_cluster()
-        alone = [name for name in config.stages if name not in ("pretrain", "finetune")]
+        alone = [name for name in config.stages if name not in train.STAGES]
         if alone and jax.process_count() > 1:
             raise ValueError(
                 f"stages {alone} run as one process, and there are {jax.process_count()}; train "

@@ -1,4 +1,4 @@
-"""Runs in notebooks: what a run says, and a picture that it draws, as they come."""
+"""Runs in notebooks: shows their output and a picture while they run."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ import sys
 
 
 def watch(command: str, picture: str = "") -> None:
-    """Runs a command in a notebook, and shows a picture each time that it draws it anew.
+    """Runs a command in a notebook; shows its output, and a picture whenever it changes.
 
-    What is said of files below the working directory is said without it. Interrupting the cell asks
-    the command to stop: a run saves first, and the same cell goes on.
+    Paths below the working directory are shortened. Interrupting the cell stops the command: a run
+    saves first, and the same cell goes on.
 
     Args:
-      command: such as `"python -m maemem.main --config=configs/demo.py --workdir=runs/demo"`, whose
-        Python is that of the notebook.
-      picture: a PNG that the command writes, such as `runs/demo/pretrain/reconstruction.png`;
-        empty: none is shown.
+      command: such as `"python -m maemem.main --config=configs/demo.py --workdir=runs/demo"`;
+        `python` is the notebook's.
+      picture: a PNG that the command writes, such as `runs/demo/pretrain/held_out.png`;
+        empty: none.
 
     Raises:
       RuntimeError: if the command fails.
     """
-    # Imported here, since only notebooks have it.
+    # Imported here: only notebooks have it.
     from IPython.display import DisplayHandle, Image
 
     shown, drawn, path = DisplayHandle(), 0, pathlib.Path(picture)
@@ -36,14 +36,14 @@ def watch(command: str, picture: str = "") -> None:
     )
     assert process.stdout is not None
     try:
-        # A run says something after each evaluation, which is when it draws.
+        # A run logs after each evaluation, when it draws.
         for line in process.stdout:
             print(line.replace(f"{pathlib.Path.cwd()}/", ""), end="")
             if path.is_file() and path.stat().st_mtime_ns != drawn:
                 show = shown.update if drawn else shown.display
                 drawn = path.stat().st_mtime_ns
                 show(Image(path.read_bytes()))
-    except BaseException:  # Such as that of an interrupted cell.
+    except BaseException:  # Such as an interrupted cell.
         process.terminate()
         process.wait()
         raise

@@ -1,11 +1,11 @@
-"""The configs that come with maemem, by name, wherever it is installed."""
+"""The configs that come with maemem, by name."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 _PREFIX = "maemem:"
-# In a checkout a link to the folder beside the package.
+# In a checkout, a link to the folder beside the package.
 _FOLDER = Path(__file__).parent / "configs"
 
 
@@ -13,7 +13,7 @@ def config_path(given: str) -> str:
     """The file that a name such as `maemem:demo` or `maemem:finetune_vnc:neurites` stands for.
 
     Args:
-      given: what `--config` is given; a path is returned as it is, and its variant, too.
+      given: the value of `--config`; a path with its variant is returned unchanged.
 
     Raises:
       ValueError: if there is no such config.
@@ -31,7 +31,7 @@ def config_path(given: str) -> str:
 
 
 def with_config_path(argv: list[str]) -> list[str]:
-    """A command line in which the value of `--config` is the path of a file.
+    """A command line with the value of `--config` replaced by the path of a file.
 
     Raises:
       ValueError: if it names a config that does not exist.

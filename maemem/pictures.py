@@ -15,53 +15,49 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-# Tiles lie on a dark ground, as on a light box; what stands there is light.
+# Background and text of tiled pictures.
 _GROUND, _INK = "#14171c", "#d7dce3"
 _TILE_PIXELS = 320  # About how wide a tile is drawn.
 _DPI = 100
 _LEFT, _TOP, _GAP = 26, 24, 6  # Pixels beside, above and between tiles.
 
+_HIDDEN = (59, 110, 165)
+
 _LINES = ("#3b82f6", "#f28c28", "#2ca876")
 
-# What indexes an image out of an array `[z y x]`.
+# An index that selects an image from an array `[z y x]`.
 Cut: TypeAlias = tuple[int | slice, ...]
 
 # By error: none, split, merge, both.
 ERROR_COLOURS = ("#000000", "#3f8cff", "#ff4b4b", "#c86bff")
 
 
-def draw_reconstruction(
-    path: pathlib.Path, rows: Mapping[str, np.ndarray], *, title: str, sections: int = 6
-) -> np.ndarray:
-    """Draws sections of crops, one above the other as the network got and made them.
+def draw_crops(columns: Mapping[str, np.ndarray], *, sections: int = 2) -> bytes:
+    """Draws sections of crops, a line each, in columns.
 
     Args:
-      path: the PNG to write; it is replaced in one go.
-      rows: by label, crops `[b z y x]` in [−1, 1]; NaN is drawn as hidden.
-      title: above all.
+      columns: by label, volumes `[b z y x]` of equal crops. Floats are grey values from −1 to 1,
+        NaN where nothing is shown. Whole numbers are ids, −1 where unlabelled, which are drawn over
+        the grey values of the column before them.
       sections: at most so many of each crop, evenly spaced.
 
     Returns:
-      The picture, uint8 `[y x rgb]`.
+      a PNG.
     """
-    first = next(iter(rows.values()))
-    crops, depth = first.shape[:2]
-    shown = np.unique(np.linspace(0, depth - 1, min(sections, depth)).round().astype(int))
-    height = 1.3 * crops * len(rows) * first.shape[2] / first.shape[3]
-    figure = Figure(figsize=(1.3 * len(shown) + 0.8, height + 0.5), layout="constrained")
-    axes = figure.subplots(crops * len(rows), len(shown), squeeze=False)
-    gray = matplotlib.colormaps["gray"].with_extremes(bad="#3b6ea5")
+    crops, depth = next(iter(columns.values())).shape[:2]
+    count = min(sections, depth)
+    lines: dict[str, dict[str, np.ndarray]] = {}
     for crop in range(crops):
-        for i, (label, images) in enumerate(rows.items()):
-            line = axes[crop * len(rows) + i]
-            line[0].set_ylabel(label, fontsize=8)
-            for axis, z in zip(line, shown, strict=True):
-                axis.imshow(images[crop, z], cmap=gray, vmin=-1, vmax=1, interpolation="nearest")
-                axis.set(xticks=[], yticks=[])
-                if crop == i == 0:
-                    axis.set_title(f"z = {z}", fontsize=8)
-    figure.suptitle(title, fontsize=9)
-    return _save(figure, path)
+        for z in ((2 * i + 1) * depth // (2 * count) for i in range(count)):
+            image, tiles = np.zeros(0), {}
+            for name, volumes in columns.items():
+                values = np.asarray(volumes[crop, z])
+                if np.issubdtype(values.dtype, np.integer):
+                    tiles[name] = _overlay(image, values)
+                else:
+                    tiles[name] = image = _hidden(_gray(values, (-1, 1)), np.isnan(values))
+            lines[f"crop {crop}, z = {z}"] = tiles
+    return draw_tiles(lines)
 
 
 def draw_curves(
@@ -70,10 +66,10 @@ def draw_curves(
     """Draws metrics against the step.
 
     Args:
-      path: the PNG to write; it is replaced in one go.
+      path: the PNG to write; it is replaced atomically.
       rows: of a metrics file.
-      names: of the metrics to draw; a row need not have each.
-      title: above all.
+      names: of the metrics to draw; rows may lack some.
+      title: of the picture.
     """
     figure = Figure(figsize=(6, 3.5), layout="constrained")
     axis = figure.subplots()
@@ -84,7 +80,7 @@ def draw_curves(
 
 
 def draw_learning(rows: Sequence[Mapping[str, float]], panels: Sequence[Sequence[str]]) -> bytes:
-    """Draws metrics against the step, on no ground, legible on white and on black.
+    """Draws metrics against the step, transparent, legible on white and black.
 
     Args:
       rows: of a metrics file.
@@ -119,9 +115,8 @@ def draw_segmentation(
 
     Args:
       raw: intensities `[z y x]`.
-      predicted: ids of the same shape; equal ids get equal colours, here and in the truth.
-      cuts: what to draw, by label: each an index that gives an image, such as `(3,)`, the section
-        z = 3.
+      predicted: ids of the same shape; equal ids have equal colours, also in the truth.
+      cuts: by label, indices of images, such as `(3,)` for the section z = 3.
       truth: ids of the same shape; 0 is background, −1 unlabelled, which is drawn darkened.
       errors: of the same shape: 0 none, 1 split, 2 merge, 3 both, as `ERROR_COLOURS` shows them.
 
@@ -145,7 +140,7 @@ def draw_segmentation(
 def draw_prediction(
     raw: np.ndarray, prediction: np.ndarray, names: Sequence[str], cuts: Mapping[str, Cut]
 ) -> bytes:
-    """Draws cuts through what a network predicts beside the raw image.
+    """Draws cuts through a prediction beside the raw image.
 
     Args:
       raw: intensities `[z y x]`.
@@ -166,11 +161,10 @@ def draw_prediction(
 
 
 def draw_tiles(lines: Mapping[str, Mapping[str, np.ndarray]]) -> bytes:
-    """Draws a table of images; a pixel of an image becomes a whole number of pixels.
+    """Draws a table of images, magnified by a whole number.
 
     Args:
-      lines: by the label of a line and that of a column, images `[y x rgb]`, uint8; those of a line
-        have one shape.
+      lines: by line and column label, images `[y x rgb]`, uint8, of one shape in a line.
 
     Returns:
       a PNG.
@@ -203,7 +197,7 @@ def draw_tiles(lines: Mapping[str, Mapping[str, np.ndarray]]) -> bytes:
             axis.imshow(tiles[name], interpolation="nearest", aspect="auto")
             axis.set_axis_off()
         bottom -= _GAP
-    # 256 colours look the same, in less than half of the bytes.
+    # 256 colours look the same in less than half the bytes.
     drawn = Image.open(io.BytesIO(_png(figure))).convert("RGB")
     file = io.BytesIO()
     drawn.quantize(256).save(file, "PNG", optimize=True)
@@ -211,40 +205,45 @@ def draw_tiles(lines: Mapping[str, Mapping[str, np.ndarray]]) -> bytes:
 
 
 def _limits(raw: np.ndarray) -> tuple[float, float]:
-    """The intensities to draw black and white: the darkest and brightest few are clipped."""
+    """The intensities drawn black and white: the 0.5th and 99.5th percentiles."""
     low, high = np.percentile(raw[:: max(1, len(raw) // 16)], (0.5, 99.5)).tolist()
     return low, max(high, low + 1e-6)
 
 
 def _gray(values: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
     """Values `[y x]` as grey `[y x rgb]`, uint8."""
-    level = np.clip((values - limits[0]) / (limits[1] - limits[0]), 0, 1)
+    level = np.nan_to_num(np.clip((values - limits[0]) / (limits[1] - limits[0]), 0, 1))
     return np.repeat((255 * level).astype(np.uint8)[..., None], 3, -1)
 
 
+def _hidden(image: np.ndarray, where: np.ndarray) -> np.ndarray:
+    """An image `[y x rgb]` in which a colour that no tissue has stands for what is not shown."""
+    return np.where(where[..., None], np.array(_HIDDEN, np.uint8), image)
+
+
 def _overlay(image: np.ndarray, ids: np.ndarray) -> np.ndarray:
-    """An image `[y x rgb]` under the colours of ids: those above 0; those below 0 darken it."""
+    """An image `[y x rgb]` overlaid with the colours of ids above 0; ids below 0 darken it."""
     strength = np.select([ids > 0, ids < 0], [0.45, 0.6], 0.0)[..., None]
     return (image * (1 - strength) + id_colours(ids) * strength).astype(np.uint8)
 
 
 def _mark(image: np.ndarray, errors: np.ndarray) -> np.ndarray:
-    """An image `[y x rgb]`, a little darkened, with its errors in their colours."""
+    """An image `[y x rgb]`, slightly darkened, with errors in `ERROR_COLOURS`."""
     colours = np.array([matplotlib.colors.to_rgb(name) for name in ERROR_COLOURS])
     strength = np.where(errors > 0, 0.65, 0.25)[..., None]
     return (image * (1 - strength) + 255 * colours[errors] * strength).astype(np.uint8)
 
 
 def id_colours(ids: np.ndarray) -> np.ndarray:
-    """A bright colour for every id above 0, the same in every picture; black for others.
+    """A bright colour for each id above 0, the same in all pictures; black for others.
 
     Args:
       ids: integers of any shape.
 
     Returns:
-      uint8, with an axis for red, green and blue at the end.
+      uint8, with a last axis of red, green and blue.
     """
-    # Steps of the golden ratio spread consecutive ids evenly over the hues.
+    # Steps of the golden ratio distribute consecutive ids evenly over hues.
     ids = np.asarray(ids).astype(np.int64)
     hue = ids * 0.6180339887498949 % 1
     colours = np.stack([hue, 0.55 + 0.15 * (ids % 4), 1 - 0.12 * (ids // 4 % 3)], -1)
@@ -253,7 +252,7 @@ def id_colours(ids: np.ndarray) -> np.ndarray:
 
 
 def _plot(axis, rows: Sequence[Mapping[str, float]], names: Sequence[str]) -> None:
-    """Plots metrics against the step; rows need not have each."""
+    """Plots metrics against the step; rows may lack some."""
     for name in names:
         points = [(row["step"], row[name]) for row in rows if name in row]
         if points:
@@ -270,19 +269,19 @@ def _png(figure: Figure) -> bytes:
 
 
 def _save(figure: Figure, path: pathlib.Path) -> np.ndarray:
-    """Writes a figure as PNG in one go; returns its pixels."""
+    """Writes a figure as PNG atomically; returns its pixels."""
     png = _png(figure)
     write(path, png)
     return pixels(png)
 
 
 def write(path: pathlib.Path, png: bytes) -> None:
-    """Writes a picture in one go."""
+    """Writes a picture atomically."""
     temporary = path.with_suffix(".tmp")
     temporary.write_bytes(png)
     os.replace(temporary, path)
 
 
 def pixels(png: bytes) -> np.ndarray:
-    """The picture that a PNG holds, uint8 `[y x rgb]`."""
+    """The pixels of a PNG, uint8 `[y x rgb]`."""
     return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))

@@ -36,16 +36,15 @@ from maemem.workdir import read_config, read_record
 
 @dataclasses.dataclass(frozen=True)
 class Predictor:
-    """A fine-tuned network and the thresholds that the validation set decided.
+    """A fine-tuned network, and thresholds tuned on the validation set.
 
-    It does what the stages predict and segment do, in a temporary folder, so that an array has the
-    values that a volume has.
+    It runs the stages predict and segment in a temporary folder, so results equal theirs.
 
     Attributes:
-      folder: where it is from.
-      channels: the names of what is predicted of each voxel.
-      voxel_size_nm: of the volumes that it was trained on, before binning, z y x.
-      thresholds: by which predictions become objects; None, if none were tuned with it.
+      folder: a workdir or a model folder.
+      channels: names of the predicted channels.
+      voxel_size_nm: of the training volumes, before binning, z y x.
+      thresholds: for decoding; None if none were tuned.
     """
 
     folder: pathlib.Path
@@ -58,16 +57,16 @@ class Predictor:
         """The probability of each channel in every voxel.
 
         Args:
-          volume: `[z y x]`, raw intensities as the microscope gave them.
-          voxel_size_nm: of the volume, z y x, to have it compared with what the network knows.
+          volume: raw intensities `[z y x]`.
+          voxel_size_nm: of the volume, z y x; compared with that of training.
 
         Returns:
-          float32 `[c z y x]`, in [0, 1], rounded as the config's `predict.dtype` stores them. Where
-          the config bins voxels (`data.bin_zyx`), these are the coarser ones.
+          float32 `[c z y x]`, in [0, 1], rounded to the config's `predict.dtype`; of coarser voxels
+          where the config bins them (`data.bin_zyx`).
 
         Raises:
-          ValueError: if the volume is not one that the network can judge, or is so large that
-            `python -m maemem.main` should do it, block by block.
+          ValueError: if the volume does not suit the network, or is too large: then use
+            `python -m maemem.main`, which works block by block.
         """
         with tempfile.TemporaryDirectory(prefix="maemem-") as scratch:
             return self._predict(volume, voxel_size_nm, pathlib.Path(scratch)).read_probabilities()
@@ -77,7 +76,7 @@ class Predictor:
 
         Args:
           volume: as `predict` takes it.
-          voxel_size_nm: likewise.
+          voxel_size_nm: as in `predict`.
 
         Returns:
           uint32 `[z y x]`, objects numbered 1 to n, 0 is background.
@@ -149,7 +148,7 @@ def load(path: str | pathlib.Path) -> Predictor:
       path: a workdir in which fine-tuning has run, or a model folder of `maemem.export_model`.
 
     Returns:
-      what predicts and segments; it compiles when it is first used.
+      A predictor, which compiles on first use.
 
     Raises:
       FileNotFoundError: if there is no fine-tuned network.
@@ -167,23 +166,23 @@ def load(path: str | pathlib.Path) -> Predictor:
     network = open_network(config, None, folder, size)
     tuned = read_tuned(folder, network.digest)
     thresholds = tuned["thresholds"].get(NETWORK) if tuned else None
-    channels = network.objective.target.channels
+    channels = network.learner.target.channels
     given = unbinned(size, config.data.bin_zyx)
     return Predictor(folder, tuple(channels), given, thresholds, network)
 
 
 def unbinned(size: VoxelSize, bin_zyx: Sequence[int]) -> VoxelSize:
-    """The size of the voxels of volumes of which binned ones have this size."""
+    """The voxel size before binning, z y x."""
     z, y, x = (nm / n for nm, n in zip(size, bin_zyx, strict=True))
     return z, y, x
 
 
 def read_tuned(folder: pathlib.Path, network: str) -> dict[str, Any] | None:
-    """What was decided on predictions of the network in a folder; None: nothing was.
+    """Thresholds tuned on predictions of the network in a folder, with their record; or None.
 
     Args:
       folder: a workdir or a model folder.
-      network: the digest of the parameters that it holds.
+      network: the digest of its parameters.
 
     Raises:
       ValueError: if it cannot be read.
@@ -192,13 +191,13 @@ def read_tuned(folder: pathlib.Path, network: str) -> dict[str, Any] | None:
     if not path.exists():
         return None
     tuned = read_json(path)
-    # Those of a workdir may be of an earlier checkpoint, or of a network that was elsewhere.
+    # A workdir's thresholds may belong to an earlier checkpoint, or to another network.
     networks = {made_of.get("network") for made_of in tuned.get("predictions", {}).values()}
     return tuned if networks == {network} else None
 
 
 def untuned(folder: pathlib.Path) -> str:
-    """Why the network in a folder has no thresholds, and how it gets some."""
+    """Why the network in a folder has no thresholds, and how to tune them."""
     path = thresholds_path(folder)
     if not path.exists():
         return (

@@ -1,4 +1,4 @@
-"""A training section of a config, `pretrain` or `finetune`: its optimizer, schedule, batches."""
+"""A training section of a config, `pretrain` or `finetune`, as a run with its batches."""
 
 from __future__ import annotations
 
@@ -10,10 +10,8 @@ import jax
 
 from maemem.config import Config
 from maemem.data.samples.pipeline import batches
+from maemem.fields import build
 from maemem.training.fit import Training
-from maemem.training.loop import Schedule
-from maemem.training.mesh import check_divisible
-from maemem.training.optimizer import OptimizerSettings
 
 Batch = TypeVar("Batch")
 
@@ -21,57 +19,42 @@ Batch = TypeVar("Batch")
 EVAL_SEED = 0
 
 
-def optimizer_settings(optimizer: Config, steps: int, **of_encoder) -> OptimizerSettings:
-    """An optimizer section of a config, for a run of so many steps."""
-    return OptimizerSettings(steps=steps, **optimizer.to_dict(), **of_encoder)
-
-
-def training(config: Config, settings: Config, folder: pathlib.Path, **of_encoder) -> Training:
-    """A training section of a config, `pretrain` or `finetune`, as a run in a folder.
+def make_training(config: Config, stage: str, workdir: pathlib.Path) -> Training:
+    """How a stage trains.
 
     Raises:
-      ValueError: if the schedule is impossible.
+      ValueError: if a field has a value that no run can work with.
     """
-    return Training(
-        folder,
-        config.seed,
-        config.data.crop_zyx,
-        optimizer_settings(settings.optimizer, settings.steps, **of_encoder),
-        Schedule(
-            settings.steps, settings.log_every, settings.eval_every, settings.checkpoint_every
-        ),
-        settings.ema_decay,
-        settings.accumulation,
-        config.runtime.fsdp,
-        settings.keep_checkpoints,
+    own = {name: value for name, value in config[stage].items() if name not in _OF_LEARNER}
+    return build(
+        Training,
+        own,
+        stage,
+        folder=workdir / stage,
+        seed=config.seed,
+        fsdp=config.runtime.fsdp,
     )
 
 
-def check_batches(stage: str, settings: Config) -> None:
-    """Checks that batches can be split over the devices.
-
-    Raises:
-      ValueError: if they cannot.
-    """
-    check_divisible(f"{stage}.batch_size", settings.batch_size, settings.accumulation)
-    check_divisible(f"{stage}.eval_crops", settings.eval_crops, 1)
+# What the section says of the learner; see `assembly.learners`.
+_OF_LEARNER = ("learner", "augmentation")
 
 
 def read_batches(
-    config: Config, settings: Config, read: Callable[[range], Batch]
+    config: Config, run: Training, read: Callable[[range], Batch]
 ) -> Callable[[int], Iterator[Batch]]:
-    """This process's batches of a training section, from a step on.
+    """This process's batches of a training, from a step on.
 
     Args:
       config: with the runtime.
-      settings: the section.
+      run: how long, and in which batches.
       read: of the samples; see `pipeline.batches`.
     """
     return lambda first_step: batches(
         read,
-        batch_size=settings.batch_size,
+        batch_size=run.batch_size,
         first_step=first_step,
-        last_step=settings.steps,
+        last_step=run.steps,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
         read_threads=config.runtime.read_threads,

@@ -6,16 +6,17 @@ import functools
 import itertools
 import logging
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from maemem.config import Config
+from maemem.data import truth as truths
 from maemem.data.samples.crops import check_crops, check_disjoint
-from maemem.data.samples.pipeline import Labels
 from maemem.data.sets.datasets import open_dataset
 from maemem.data.stores.volumes import Binning, Volume, shared_context
+from maemem.data.truth import Origin, Truth
 from maemem.geometry import Box, format_zyx
 
 log = logging.getLogger(__name__)
@@ -25,49 +26,48 @@ INTENSITIES = ("uint8", "uint16", "int16", "float32")
 
 
 class Mix(NamedTuple):
-    """Volumes and their relative shares of the crops."""
+    """Volumes, their relative shares of the crops, and their truth where fields were asked for."""
 
     volumes: list[Volume]
     weights: list[float]
+    truths: list[Truth]
 
 
-def open_mix(config: Config, name: str, workdir: pathlib.Path) -> Mix:
+def open_mix(config: Config, name: str, workdir: pathlib.Path, fields: Sequence[str] = ()) -> Mix:
     """Opens the volumes of the set `data.NAME`, converting or making what must be in WORKDIR/cache.
 
-    Raises:
-      ValueError: if there are none, or one of them cannot serve; it names it.
-      FileNotFoundError: if a path does not exist.
-    """
-    entries = _entries(config, name).values()
-    opened = [open_raw(config, entry, workdir).cut(entry.region) for entry in entries]
-    weights = [entry.weight for entry in entries]
-    check_crops(opened, weights, config.data.crop_zyx)
-    return Mix(opened, weights)
-
-
-def open_labelled_mix(config: Config, name: str, workdir: pathlib.Path) -> tuple[Mix, list[Labels]]:
-    """Opens those volumes of the set `data.NAME` that have labels, and these.
+    Args:
+      config: the experiment's.
+      name: of the set.
+      workdir: of the run.
+      fields: of truth; with any, only volumes whose truth gives them are taken.
 
     Raises:
       ValueError: if there are none, or one of them cannot serve; it names it.
       FileNotFoundError: if a path does not exist.
     """
-    entries = [entry for entry in _entries(config, name).values() if entry.labels]
-    if not entries:
-        raise ValueError(f"no volume of data.{name} has labels; name them in its field `labels`")
-    wholes = [open_raw(config, entry, workdir) for entry in entries]
-    labels = [
-        Labels(open_labels(config, entry, workdir, whole).cut(entry.region), entry.unlabelled)
-        for entry, whole in zip(entries, wholes, strict=True)
-    ]
-    opened = [whole.cut(entry.region) for entry, whole in zip(entries, wholes, strict=True)]
-    weights = [entry.weight for entry in entries]
-    check_crops(opened, weights, config.data.crop_zyx)
-    return Mix(opened, weights), labels
+    mix = Mix([], [], [])
+    for entry in _entries(config, name).values():
+        if fields and not entry.labels:
+            continue
+        whole = open_raw(config, entry, workdir)
+        if fields:
+            truth = open_truth(config, entry, workdir, whole)
+            if not set(fields) <= set(truth.fields):
+                continue
+            mix.truths.append(truth.cut(entry.region))
+        mix.volumes.append(whole.cut(entry.region))
+        mix.weights.append(entry.weight)
+    if not mix.volumes:
+        raise ValueError(
+            f"no volume of data.{name} has {' and '.join(fields)}; name them in its field `labels`"
+        )
+    check_crops(mix.volumes, mix.weights, config.data.crop_zyx)
+    return mix
 
 
 def check_sets(config: Config, workdir: pathlib.Path) -> None:
-    """Opens all volumes and labels of the config, so that no mistake waits until hours later.
+    """Opens all volumes and truths of the config, so that no mistake waits until hours later.
 
     Raises:
       ValueError: if one of them cannot serve, or two sets share voxels: what a network learnt from,
@@ -81,7 +81,7 @@ def check_sets(config: Config, workdir: pathlib.Path) -> None:
     for entry, whole in itertools.chain(*pairs.values()):
         scored_box(entry, whole)
         if entry.labels:
-            open_labels(config, entry, workdir, whole)
+            open_truth(config, entry, workdir, whole)
 
 
 def scored_box(entry: Config, raw: Volume) -> Box:
@@ -110,39 +110,36 @@ def open_raw(config: Config, entry: Config, workdir: pathlib.Path) -> Volume:
     return volume
 
 
-def open_labels(config: Config, entry: Config, workdir: pathlib.Path, raw: Volume) -> Volume:
-    """Opens the labels of a whole volume of the config.
+def open_truth(config: Config, entry: Config, workdir: pathlib.Path, raw: Volume) -> Truth:
+    """Opens the truth of a whole volume of the config.
 
     Raises:
-      ValueError: if they are of another shape than the volume, or no ids.
-      FileNotFoundError: if their path does not exist.
+      ValueError: if it does not fit its volume.
+      FileNotFoundError: if its path does not exist.
     """
-    labels = _open(config, entry, entry.labels, workdir, "mode")
-    if labels.shape_zyx != raw.shape_zyx:
-        raise ValueError(
-            f"the labels {labels.source} have shape zyx {format_zyx(labels.shape_zyx)}, and their "
-            f"volume {raw.source} has {format_zyx(raw.shape_zyx)}; expected the same"
-        )
-    if not np.issubdtype(labels.dtype, np.integer):
-        raise ValueError(f"the labels {labels.source} hold {labels.dtype}; expected whole ids")
-    return labels
+
+    def open_ids(path: str) -> Volume:
+        return _open(config, entry, path, workdir, "mode")
+
+    return truths.open_truth(
+        Origin(entry.labels, config.data.root, raw, entry.unlabelled, open_ids)
+    )
 
 
 def open_scored(
     config: Config, workdir: pathlib.Path, entry: Config
 ) -> tuple[Callable[[Box], np.ndarray], Box]:
-    """What reads the labels of a box as `read_truth` does, and the part that scores count."""
+    """What reads the truth of a box as `read_truth` does, and the part that scores count."""
     raw = open_raw(config, entry, workdir)
-    labels = open_labels(config, entry, workdir, raw)
-    return functools.partial(_read_labels, labels, entry.unlabelled), scored_box(entry, raw)
+    return open_truth(config, entry, workdir, raw).read, scored_box(entry, raw)
 
 
 def read_truth(config: Config, workdir: pathlib.Path, entry: Config) -> tuple[np.ndarray, Box]:
-    """The labels of a volume in the part that scores count, −1 where unlabelled; and that part.
+    """The truth of a volume in the part that scores count, −1 where unlabelled; and that part.
 
     Raises:
-      ValueError: if the part leaves the volume's region, or the labels do not fit their volume.
-      FileNotFoundError: if there are none.
+      ValueError: if the part leaves the volume's region, or the truth does not fit its volume.
+      FileNotFoundError: if there is none.
     """
     read, box = open_scored(config, workdir, entry)
     return read(box), box
@@ -190,12 +187,3 @@ def _check_intensities(volume: Volume, intensity_range: tuple[float, ...]) -> No
             f"that of uint8; give the darkest and the brightest intensity of its tissue, such as "
             f"--config.data.intensity_range='(0.,4000.)'"
         )
-
-
-def _read_labels(labels: Volume, unlabelled: int, box: Box) -> np.ndarray:
-    truth = labels.read(box)
-    if np.issubdtype(truth.dtype, np.signedinteger):
-        truth = np.maximum(truth, -1)  # As training has it, all negative ids are unlabelled.
-    if unlabelled < 0:
-        return truth
-    return np.where(truth == unlabelled, -1, truth.astype(np.int64))

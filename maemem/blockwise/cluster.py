@@ -25,20 +25,19 @@ log = logging.getLogger(__name__)
 _SETTINGS = {
     # JAX and tensorstore run threads, and a process that has any must not be forked.
     "distributed.worker.multiprocessing-method": "spawn",
-    # Machines die for reasons of their own: only a block that outlives none of them is to blame.
+    # Machines fail on their own: blame a block only if every worker that tried it died.
     "distributed.scheduler.allowed-failures": 10,
-    # What Dask watches itself by, 50 and 100 times a second, takes time from the blocks.
+    # Dask's own monitoring, 50 and 100 times a second, takes time from the blocks.
     "distributed.worker.profile.enabled": False,
     "distributed.admin.tick.interval": "1s",
 }
-# Options of mallopt(3): hand nothing back at the end of the heap, lay no array outside of it, and
-# have one heap for all threads.
+# Options of mallopt(3): M_TRIM_THRESHOLD never, M_MMAP_MAX none, M_ARENA_MAX one.
 _KEEP = {-1: -1, -4: 0, -8: 1}
-_TRIES = 10  # To reach all workers at once; some may die while they are spoken to.
+_TRIES = 10  # To reach all workers; some may die meanwhile.
 
 
 class _Holder(WorkerPlugin):
-    """What every worker holds: the work, sent and unpickled once a worker, also to late ones."""
+    """Holds the work on every worker: sent and unpickled once for each, also for late ones."""
 
     def __init__(self, work: Work):
         self.work = work
@@ -48,10 +47,11 @@ class _Holder(WorkerPlugin):
 
 
 def _keep_freed_memory() -> None:
-    """Has glibc's allocator keep what blocks have freed; elsewhere, does nothing.
+    """Makes glibc's allocator keep freed memory for the next block; elsewhere, does nothing.
 
-    Dask has it hand all back at once, and the next block faults it in anew: cutting up blocks took
-    15 % longer (`benchmarks.ours.segmentation` with Dask's variables, two cores of an Intel Xeon).
+    Dask returns it to the system at once, and the next block faults it in again: cutting blocks
+    took 15 % longer (`benchmarks.ours.segmentation` with Dask's variables, two cores of an Intel
+    Xeon).
     """
     if platform.libc_ver()[0] == "glibc":
         for option, value in _KEEP.items():
@@ -64,23 +64,23 @@ def _do(name: str, block: Box) -> Any:
 
 @contextlib.contextmanager
 def connected(where: str) -> Iterator[Client]:
-    """A client of the cluster that `engine.open_workers` describes, with at least one worker."""
+    """A client of the cluster that `where` names, as in `workers.open_workers`."""
     with dask.config.set(_SETTINGS), contextlib.ExitStack() as stack:
         kind, _, count = where.partition(":")
         if kind == "local":
             cluster = LocalCluster(
                 n_workers=int(count),
                 threads_per_worker=1,
-                # Blocks are cut to fit the memory; Dask's own limit would kill what is well.
+                # Blocks are cut to fit the memory; Dask's limit would kill healthy workers.
                 memory_limit=None,
-                dashboard_address="127.0.0.1:0",  # Whichever port is free.
+                dashboard_address="127.0.0.1:0",  # Any free port.
                 silence_logs=logging.ERROR,
             )
             stack.enter_context(cluster)
         elif kind == "slurm":
             cluster = _slurm(where)
             stack.enter_context(cluster)
-            # Unlike `scale`, this replaces jobs that are lost, or reach their time limit.
+            # Unlike `scale`, it replaces jobs that are lost or reach their time limit.
             cluster.adapt(minimum_jobs=int(count), maximum_jobs=int(count))
             log.info("%s SLURM jobs are asked for; blocks are done as soon as one runs", count)
         else:
@@ -96,10 +96,10 @@ def connected(where: str) -> Iterator[Client]:
 
 
 def _slurm(where: str) -> SLURMCluster:
-    """A cluster without workers yet, of whose kind of job it is known that SLURM takes it.
+    """A cluster without workers yet, after testing that SLURM accepts its jobs.
 
     Raises:
-      ValueError: if Dask's configuration does not say what a job is, or SLURM takes none such.
+      ValueError: if Dask's configuration does not describe a job, or SLURM refuses it.
     """
     missing = [n for n in ("cores", "memory") if not dask.config.get(f"jobqueue.slurm.{n}", None)]
     if missing:
@@ -110,7 +110,7 @@ def _slurm(where: str) -> SLURMCluster:
         )
     cluster = SLURMCluster(scheduler_options={"dashboard_address": ":0"})
     try:
-        # Dask would only log that a job was refused, and wait for its worker.
+        # Dask would only log a refused job, and wait for its worker.
         subprocess.run(
             ["sbatch", "--test-only"],
             input=cluster.job_script(),
@@ -129,9 +129,9 @@ def _slurm(where: str) -> SLURMCluster:
 
 
 def map_blocks(client: Client, work: Work, blocks: Sequence[Box]) -> Iterator[Any]:
-    """Like `map`, on the workers, in the order in which blocks are done.
+    """Like `map`, on the workers; results come as blocks are finished.
 
-    What a worker raises is raised here. A block whose worker dies is done by another one.
+    Errors of a worker are raised here. If a worker dies, another does its block.
 
     Raises:
       ValueError: if every worker that tried some block died of it.
@@ -141,7 +141,7 @@ def map_blocks(client: Client, work: Work, blocks: Sequence[Box]) -> Iterator[An
     keys = [f"{name}-{block}" for block in blocks]
     futures = client.map(_do, [name] * len(blocks), blocks, key=keys, pure=False)
     try:
-        # Results come along; to ask for each would be one more round trip a block.
+        # `with_results` saves a round trip for each block.
         for future, result in as_completed(futures, with_results=True):
             yield result
             future.release()
@@ -152,12 +152,12 @@ def map_blocks(client: Client, work: Work, blocks: Sequence[Box]) -> Iterator[An
         ) from None
     finally:
         client.cancel(futures)
-        with contextlib.suppress(OSError):  # A worker that dies just now has nothing to forget.
+        with contextlib.suppress(OSError):  # A worker that just died.
             client.unregister_worker_plugin(name)
 
 
 def _hand_out(client: Client, work: Work, name: str) -> None:
-    """Gives the work to all workers that there are; those to come get it from the scheduler."""
+    """Sends the work to all workers; the scheduler sends it to later ones."""
     for last in (False,) * (_TRIES - 1) + (True,):
         try:
             client.register_plugin(_Holder(work), name=name)

@@ -1,8 +1,7 @@
-"""The pieces of objects that lie in a block, and which of them go on in the blocks beside it.
+"""The pieces of fragments in a block, and the pieces in neighbouring blocks that continue them.
 
-A block is cut with a margin around it, its halo, so that what decides about its voxels is seen.
-Where the fragments in which two voxels lie are decided within the halo, both blocks see the same,
-and their pieces, joined, are the fragments of the whole.
+A block is cut with a margin, its halo. Where the halo decides the fragments of voxels at a face,
+both blocks see the same fragments, and their joined pieces are the fragments of the whole volume.
 """
 
 from __future__ import annotations
@@ -20,10 +19,10 @@ from maemem.data.stores import damage, ledger
 from maemem.durable import write_durably
 from maemem.geometry import Box, Zyx
 
-# What is predicted, float32 `[c z y x]`, to ids `[z y x]`, 0 for background.
+# A prediction, float32 `[c z y x]`, to ids `[z y x]`, 0 for background.
 Cut = Callable[[np.ndarray], np.ndarray]
 
-_LEAST_SHARE = 0.5  # Of the voxels of a face, see `joins_across`.
+_LEAST_SHARE = 0.5  # Of the voxels at a face, see `joins_across`.
 MEND = "delete the unfinished result that it lies in, and begin again"
 
 
@@ -33,22 +32,21 @@ class Pieces:
 
     ids: np.ndarray  # uint32 [z y x]
     sizes: np.ndarray  # int64 [n], in voxels
-    firsts: np.ndarray  # int64 [n], where each first appears: its voxel's number in the volume
-    # Along each axis, the plane of voxels right before the block, and the one right after it: to
-    # which of the block's pieces each belongs, as this block sees it; 0 for none, and for all where
-    # there is no such plane. uint32.
+    firsts: np.ndarray  # int64 [n], flat index in the volume of the first voxel of each
+    # For each axis, the plane of voxels just before and just after the block, uint32: the piece of
+    # the block that each belongs to, as this block sees it; 0 for none, and where the volume ends.
     before: Sequence[np.ndarray]
     after: Sequence[np.ndarray]
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Everything but the ids, by name, such as `before0`, for `save`."""
+        """Everything but the ids by name, such as `before0`, for `save`."""
         planes = {"before": self.before, "after": self.after}
         named = {f"{name}{axis}": p for name, each in planes.items() for axis, p in enumerate(each)}
         return {"sizes": self.sizes, "firsts": self.firsts, **named}
 
 
 def save(folder: Path, block: Box, **arrays: Any) -> None:
-    """Keeps arrays of a block in a file of its own."""
+    """Saves arrays of a block in a file of its own."""
     content = io.BytesIO()
     np.savez_compressed(content, **arrays)
     folder.mkdir(parents=True, exist_ok=True)
@@ -56,14 +54,14 @@ def save(folder: Path, block: Box, **arrays: Any) -> None:
 
 
 def load(folder: Path, block: Box, *names: str) -> list[np.ndarray]:
-    """Some of the arrays that are kept of a block."""
+    """Loads some of the saved arrays of a block."""
     path = folder / f"{ledger.block_name(block)}.npz"
     with damage.naming_file(path, MEND), np.load(path, allow_pickle=False) as arrays:
         return [arrays[name] for name in names]
 
 
 def grown(block: Box, halo_zyx: Zyx, shape_zyx: Zyx) -> Box:
-    """A block and its halo, as far as the volume reaches."""
+    """A block with its halo, cut at the volume's border."""
     sides = zip(block.start_zyx, block.stop_zyx, halo_zyx, shape_zyx, strict=True)
     ends = [(max(0, a - halo), min(size, b + halo)) for a, b, halo, size in sides]
     (a, d), (b, e), (c, f) = ends
@@ -71,13 +69,13 @@ def grown(block: Box, halo_zyx: Zyx, shape_zyx: Zyx) -> Box:
 
 
 def cut_block(labels: np.ndarray, outer: Box, block: Box, shape_zyx: Zyx) -> Pieces:
-    """Numbers what lies in a block, and sees where it goes on.
+    """Numbers the pieces of a block, and finds where they continue.
 
     Args:
       labels: ids `[z y x]` of the block with its halo; 0 is background.
-      outer: where they lie.
-      block: the part that is the block.
-      shape_zyx: of the volume in which both lie.
+      outer: the box of the labels.
+      block: the box of the block.
+      shape_zyx: of the volume.
     """
     a, b, c = outer.start_zyx
     inside = block.moved((-a, -b, -c)).slices
@@ -86,7 +84,7 @@ def cut_block(labels: np.ndarray, outer: Box, block: Box, shape_zyx: Zyx) -> Pie
     for old, new in names.items():
         number[int(old)] = new
     count = int(ids.max())
-    # Numbered as they appear, the highest so far grows by one where a piece appears.
+    # Pieces are numbered by first appearance, so the running maximum grows where one first appears.
     firsts = np.flatnonzero(np.diff(np.maximum.accumulate(ids.reshape(-1)), prepend=0))
     places = np.unravel_index(firsts, block.shape_zyx)
     moved = [place + start for place, start in zip(places, block.start_zyx, strict=True)]
@@ -110,19 +108,18 @@ def cut_block(labels: np.ndarray, outer: Box, block: Box, shape_zyx: Zyx) -> Pie
 def joins_across(
     lower: np.ndarray, after: np.ndarray, upper: np.ndarray, before: np.ndarray
 ) -> np.ndarray:
-    """Which pieces of two blocks are one across their face.
+    """The pieces of two blocks to join across their face.
 
-    A voxel and the next one are one fragment where both blocks say so. Two pieces are joined if
-    that holds for at least half of the voxels through which the one crosses the face that does so
-    through fewer of them, each as its own block has it. Where fragments are decided within the
-    halo, both blocks see the same, and it holds for all of these voxels or for none; elsewhere, as
-    of a mutex watershed, which may hang on an edge far away, one voxel would join the largest.
+    Two voxels across the face agree where both blocks put them in one fragment. Two pieces are
+    joined if at least half of the voxels agree through which the smaller one, as its own block sees
+    it, crosses the face. If the halo decides the fragments, all of these voxels agree or none do. A
+    mutex watershed can depend on edges far away: a single agreeing voxel would join large pieces.
 
     Args:
-      lower: the last plane of pieces of the lower block, in its own numbers.
-      after: to which of them the lower block counts the first plane of the upper one.
-      upper: the first plane of the upper block, in its own numbers.
-      before: to which of them the upper block counts the last plane of the lower one.
+      lower: pieces in the last plane of the lower block.
+      after: pieces of the lower block in the first plane of the upper one.
+      upper: pieces in the first plane of the upper block.
+      before: pieces of the upper block in the last plane of the lower one.
 
     Returns:
       int64 `[joins 2]`, a piece of the lower block and one of the upper.
@@ -135,6 +132,6 @@ def joins_across(
 
 
 def _counts(ids: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """How often each of some ids is among others."""
+    """How often each wanted id occurs among ids."""
     names, counts = np.unique(ids, return_counts=True)
     return counts[np.searchsorted(names, wanted)]

@@ -1,13 +1,12 @@
 """Predicts a volume of any size through overlapping windows.
 
-The volume is worked on block by block. Of a block, the raw voxels of all windows that touch it are
-read; their predictions, weighted, are added up; the block is written, and recorded as finished. No
-voxel depends on how the volume is cut into blocks: the windows lie on one grid, and over each voxel
-they are added in the same order.
+Works block by block: reads the raw voxels of all windows that touch a block, adds up their weighted
+predictions, writes the block, and records it as finished. Values do not depend on the blocks:
+windows lie on one grid, and over each voxel they are added in the same order.
 
-Predictions are added up where they were made, one layer of windows, all that begin at the same
-section, after the other. Sections that the next layer does not reach are done: as they are stored,
-which is a fraction of what was predicted, they leave the device.
+Predictions are added up on the device, layer by layer (all windows that begin at the same section).
+Sections that the next layer does not reach are finished; converted to the stored dtype, a fraction
+of the predictions, they leave the device.
 """
 
 from __future__ import annotations
@@ -40,12 +39,12 @@ log = logging.getLogger(__name__)
 # Raw crops `[b z y x]`, of the volume's dtype, to probabilities `[b z y x c]`, in [0, 1].
 Predict = Callable[[np.ndarray], ArrayLike]
 
-_ROUNDING = 1e-5  # An accelerator's division may exceed 1 by some last places.
+_ROUNDING = 1e-5  # Division on an accelerator may exceed 1 by rounding.
 
 
 @dataclasses.dataclass(frozen=True)
 class _Job:
-    """What to predict, and how: all that the blocks have in common."""
+    """What all blocks of a prediction share."""
 
     predict: Predict
     volume: Volume
@@ -53,7 +52,7 @@ class _Job:
     weights: np.ndarray  # float32 [z y x c], see `blend_weights`
     batch_size: int
     dtype: str
-    progress: bool  # whether to show that of a block's windows
+    progress: bool  # whether to show a block's windows
 
 
 def predict_volume(
@@ -77,35 +76,35 @@ def predict_volume(
 ) -> None:
     """Writes the probabilities of every channel in a region, as OME-Zarr 0.5 `[c z y x]`.
 
-    The volume is read around the region too, and mirrored where it ends, so that a voxel at the
-    border is covered as fully as one in the middle. What is there as a whole is kept; what was
-    killed goes on from its record in `output` + `.partial`.
+    Windows reach over the region's border, and the volume is mirrored at its own, so border voxels
+    are in as many windows as inner ones. A finished output is kept; a killed one goes on from its
+    record in `output` + `.partial`.
 
     Args:
-      predict: raw crops to probabilities. It always gets `batch_size` crops, and treats each alike,
-        whatever the others are.
-      volume: in which the region lies; nothing outside of `volume.region` is read.
+      predict: raw crops to probabilities. It gets `batch_size` crops, and must treat each on its
+        own.
+      volume: contains the region; nothing outside of `volume.region` is read.
       output: a local folder.
-      region: what to predict, in voxels of the whole array, as `volume.region` is.
+      region: what to predict, in voxels of the whole array, like `volume.region`.
       window_zyx: the shape of a crop.
       stride_zyx: from one window to the next, no larger than the window.
       batch_size: crops a call.
       channels: the name of each.
-      identity: whatever else decides the values, as JSON has it, such as the network's checkpoint.
+      identity: everything else that decides the values, such as the network; values as in JSON.
       dtype: one of `store.PREDICTION_DTYPES`.
       known: see `blend_weights` and `tta.share_known`; None: a window knows all of its voxels.
-      memory_bytes: about what is held of a block, the sums on the device among it, beside batches
-        of windows on their way; at least a chunk is.
-      chunk_zyx: what is read at once later, in voxels; None: see `omezarr.chunk_shape`.
-      block_zyx: what is worked on at once, and is one file, whole chunks; None: see `block_shape`.
-      workers: who predicts the blocks, see `engine.open_workers`; for others than this process,
-        `predict` has to be picklable.
+      memory_bytes: about the memory of a block, its sums on the device included, beside batches of
+        windows in flight; a block has at least a chunk.
+      chunk_zyx: the unit of reading, in voxels; None: see `omezarr.chunk_shape`.
+      block_zyx: the shape of a block, which is one file of whole chunks; None: see `block_shape`.
+      workers: see `workers.open_workers`; for other processes, `predict` must be picklable.
       progress: whether to show a progress bar on a terminal, and lines in the log elsewhere.
 
     Raises:
-      FileExistsError: if the output holds something that was made otherwise.
-      ValueError: if an option is wrong, the region leaves the volume, `predict` gives anything but
-        probabilities of the right shape, or a partial output is another one's or being worked on.
+      FileExistsError: if the output exists with other settings.
+      ValueError: if an option is wrong, the region leaves the volume, or `predict` does not return
+        probabilities of the right shape; if an unfinished output has other settings, or another
+        process writes it.
     """
     _check(region, volume, dtype)
     windows = Windows(region, window_zyx, stride_zyx)
@@ -135,7 +134,7 @@ def _check(region: Box, volume: Volume, dtype: str) -> None:
 
 
 def _attributes(job: _Job, channels: Sequence[str], identity: Mapping[str, Any]) -> dict[str, Any]:
-    """All that decides the values, as it is read back from JSON."""
+    """Everything that decides the values, as JSON has it."""
     own = {
         "source": job.volume.source,
         "source_stamp": job.volume.stamp,
@@ -152,9 +151,9 @@ def _attributes(job: _Job, channels: Sequence[str], identity: Mapping[str, Any])
 
 
 def _block_shape(job: _Job, chunk_zyx: Zyx, memory_bytes: int) -> Zyx:
-    """The block of which everything held at once fits the memory."""
-    # Raw voxels are held as read and as mirrored; what is done of a block as a whole, and encoded;
-    # the sums of a layer as they were and as they go on, in float32.
+    """The shape of a block that fits the memory."""
+    # Held twice each: raw voxels (read, mirrored), the finished block (as values, encoded), and the
+    # sums of a layer in float32 (before and after an update).
     channels = job.weights.shape[-1]
     return block_shape(
         job.windows,
@@ -175,7 +174,7 @@ def _write(
     workers: Map,
     progress: bool,
 ) -> None:
-    """Writes the blocks that are missing, then gives the whole its name."""
+    """Writes the missing blocks, then publishes the result."""
     if any(b % c for b, c in zip(block, chunk, strict=True)):
         raise ValueError(
             f"block {format_zyx(block)} is not a multiple of chunk {format_zyx(chunk)} along each "
@@ -207,19 +206,19 @@ def _write(
 
 
 def _write_block(job: _Job, array: ts.TensorStore, block: Box) -> None:
-    """Predicts a block of the output, which is one file of its own."""
+    """Predicts a block of the output, which is one file."""
     values = _predict_block(job, block.moved(job.windows.region.start_zyx))
     array[(slice(None), *block.slices)].write(values).result()
 
 
 def _predict_block(job: _Job, block: Box) -> np.ndarray:
-    """The blended probabilities of a block of the volume, as they are stored: `[c z y x]`."""
+    """The blended probabilities of a block in the stored dtype, `[c z y x]`."""
     touching = job.windows.touching(block)
     read = Box(touching[0].start_zyx, touching[-1].stop_zyx)
     raw = read_mirrored(job.volume, read)
     crops = (raw[_within(window, read).slices] for window in touching)
     window_zyx, step, shape = job.windows.window_zyx, job.windows.stride_zyx[0], block.shape_zyx
-    # A window has its place in the sums, also where it is larger than the block.
+    # The sums hold at least a window, also where it is larger than the block.
     plane = [max(sizes) for sizes in zip(window_zyx[1:], shape[1:], strict=True)]
     layer = (window_zyx[0], *plane, job.weights.shape[-1])
     sums = jnp.zeros(layer, jnp.float32, device=_device())
@@ -235,7 +234,7 @@ def _predict_block(job: _Job, block: Box) -> np.ndarray:
                 sums = _add(sums, batch, index, start_yx)
                 advance()
             finished, sums = _finish(sums, (step, *shape[1:]), job.dtype)
-            # Those of the outer layers reach over the block.
+            # Outer layers reach over the block.
             first, last = max(begin, 0), min(begin + step, shape[0])
             if first < last:
                 values[:, first:last] = np.asarray(finished)[:, first - begin : last - begin]
@@ -243,13 +242,13 @@ def _predict_block(job: _Job, block: Box) -> np.ndarray:
 
 
 def _within(box: Box, outer: Box) -> Box:
-    """The box as seen from the first voxel of another."""
+    """A box relative to the first voxel of another."""
     z, y, x = outer.start_zyx
     return box.moved((-z, -y, -x))
 
 
 def _device() -> jax.Device:
-    """Where predictions are added up."""
+    """The device on which predictions are added up."""
     return jax.local_devices()[0]
 
 
@@ -257,14 +256,14 @@ def _device() -> jax.Device:
 def _weighted(
     predictions: ArrayLike, weights: jax.Array
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    """Predictions times weights; and their own least and greatest value."""
+    """Predictions times weights, `[b z y x c]`, and the unweighted minimum and maximum."""
     predictions = jnp.asarray(predictions, jnp.float32)
     return predictions * weights, (predictions.min(), predictions.max())
 
 
 @functools.partial(jax.jit, donate_argnums=0)
 def _add(sums: jax.Array, batch: jax.Array, index: int, start_yx: Sequence[int]) -> jax.Array:
-    """Adds what lies in the block of one of the weighted predictions, `[z y x c]`, to its layer."""
+    """Adds the part of a weighted prediction that lies in the block to its layer, `[z y x c]`."""
     part = batch[index]
     start: list[Any] = [0]
     for axis, wanted in zip((1, 2), start_yx, strict=True):
@@ -272,7 +271,7 @@ def _add(sums: jax.Array, batch: jax.Array, index: int, start_yx: Sequence[int])
         start.append(jnp.clip(wanted, 0, sums.shape[axis] - size))
         beyond = [(0, 0)] * part.ndim
         beyond[axis] = (size, size)
-        # What would lie outside is shifted out, and zeros follow: slices have one shape.
+        # Shifts the part outside of the block out, and zeros in, so that slices have one shape.
         shifted = size - (wanted - start[-1])
         part = jax.lax.dynamic_slice_in_dim(jnp.pad(part, beyond), shifted, size, axis)
     there = jax.lax.dynamic_slice(sums, (*start, 0), part.shape)
@@ -281,16 +280,16 @@ def _add(sums: jax.Array, batch: jax.Array, index: int, start_yx: Sequence[int])
 
 @functools.partial(jax.jit, donate_argnums=0, static_argnums=(1, 2))
 def _finish(sums: jax.Array, shape_zyx: Zyx, dtype: str) -> tuple[jax.Array, jax.Array]:
-    """The first sections of a layer as they are stored, `[c z y x]`; and the next layer's sums."""
+    """The finished sections of a layer in the stored dtype, `[c z y x]`; the next layer's sums."""
     step, y, x = shape_zyx
-    # The weights, too, add up to 1 but for rounding.
+    # Weights add up to 1 up to rounding.
     probabilities = jnp.clip(sums[:step, :y, :x], 0, 1)
     rest = jnp.concatenate([sums[step:], jnp.zeros_like(sums[:step])])
-    return to_stored(probabilities, dtype).transpose(3, 0, 1, 2), rest
+    return to_stored(probabilities, dtype).transpose(3, 0, 1, 2), rest  # [z y x c] -> [c z y x]
 
 
 def to_stored(probabilities: ArrayLike, dtype: str) -> jax.Array:
-    """Probabilities as they are stored: uint8 counts 255ths, floats are what they are."""
+    """Probabilities in the stored dtype; uint8 counts 255ths."""
     probabilities = jnp.asarray(probabilities)
     if dtype == "uint8":
         probabilities = jnp.rint(probabilities * 255)
@@ -298,15 +297,15 @@ def to_stored(probabilities: ArrayLike, dtype: str) -> jax.Array:
 
 
 def _predictions(job: _Job, crops: Iterator[np.ndarray]) -> Iterator[tuple[jax.Array, int]]:
-    """Of each crop, a batch of weighted predictions, float32 `[b z y x c]`, and which it is."""
+    """For each crop, a batch of weighted predictions, float32 `[b z y x c]`, and its index."""
     weights = jnp.asarray(job.weights)
 
     def started() -> Iterator[tuple[int, Any]]:
         answer: Any = 0
         while batch := list(itertools.islice(crops, job.batch_size)):
-            # Always a full batch, so that a network is compiled for one shape.
+            # Always a full batch, so that the network compiles for one shape.
             full = np.stack(batch + batch[-1:] * (job.batch_size - len(batch)))
-            # A CPU would compute two batches at a time, and hold what both take.
+            # Otherwise a CPU computes two batches at once, with the memory of both.
             jax.block_until_ready(answer)
             answer = job.predict(full)
             expected = (job.batch_size, *weights.shape)
@@ -315,16 +314,16 @@ def _predictions(job: _Job, crops: Iterator[np.ndarray]) -> Iterator[tuple[jax.A
             answer = _weighted(answer, weights)
             yield len(batch), answer
 
-    # One batch is started ahead: the device works on it while the one before is checked.
+    # The device works on the next batch while this one is checked.
     for (size, (weighted, extremes)), _ in itertools.pairwise(
         itertools.chain(started(), [(0, (0, 0))])
     ):
         low, high = jax.device_get(extremes)
-        if not (low >= -_ROUNDING and high <= 1 + _ROUNDING):  # Not a number is neither.
+        if not (low >= -_ROUNDING and high <= 1 + _ROUNDING):  # False for NaN.
             raise ValueError(
                 f"predict gave values from {low} to {high}, expected probabilities in [0, 1]"
             )
-        # Of several devices each has some: from one to the other, not by way of the host.
+        # Each device has a part of the batch; parts go from device to device, not through the host.
         shards = sorted(weighted.addressable_shards, key=lambda shard: shard.index[0].start or 0)
         some = [jax.device_put(shard.data, _device()) for shard in shards]
         every = ((part, index) for part in some for index in range(len(part)))

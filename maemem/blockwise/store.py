@@ -1,7 +1,7 @@
-"""What the blockwise stages leave on disk: predictions `[c z y x]` and labels `[z y x]`.
+"""Predictions `[c z y x]` and labels `[z y x]` on disk.
 
-Both are OME-Zarr 0.5 images that lie in the volume they were made from: their place is kept with
-them, and boxes are given in voxels of that volume.
+Both are OME-Zarr 0.5 images that record their position in the volume they were made from; boxes are
+in voxels of that volume.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PREDICTION_DTYPES = ("uint8", "float16", "float32")
 
 _MEND = "delete it, and run the stage that writes it again"
 
-# The name of our attributes beside OME's.
+# The key of our attributes beside OME's.
 _OWN = "maemem"
 
 
@@ -38,16 +38,16 @@ class Stored:
 
     path: Path
     store: ts.TensorStore  # [c z y x] or [z y x], its origin at 0
-    channels: tuple[str, ...]  # the name of each; none of a label volume
-    region: Box  # what it covers, in voxels of the volume that it was made from
+    channels: tuple[str, ...]  # names; empty for labels
+    region: Box  # in voxels of the volume that it was made from
     voxel_size_nm: VoxelSize  # z y x
-    attributes: dict[str, Any]  # what it was made from, and how
+    attributes: dict[str, Any]  # its source and settings
 
     def read(self, box: Box | None = None) -> np.ndarray:
         """The values in a box, in voxels of the volume; None is all.
 
         Raises:
-          ValueError: if the box leaves the region, or what is stored there is damaged or lost.
+          ValueError: if the box leaves the region, or data are damaged or lost.
         """
         wanted = box or self.region
         if min(wanted.shape_zyx) < 1 or not self.region.contains(wanted):
@@ -60,7 +60,7 @@ class Stored:
             return self.store[(..., *wanted.moved((z, y, x)).slices)].read(order="C").result()
 
     def read_probabilities(self, box: Box | None = None) -> np.ndarray:
-        """The probabilities that a prediction holds in a box: float32 `[c z y x]`, in [0, 1].
+        """The probabilities in a box of a prediction: float32 `[c z y x]`, in [0, 1].
 
         Raises:
           ValueError: if the box leaves the region.
@@ -76,7 +76,7 @@ def open_prediction(path: str | Path) -> Stored:
 
     Raises:
       FileNotFoundError: if there is none.
-      ValueError: if it is not finished, or is something else.
+      ValueError: if it is unfinished, or something else.
     """
     stored = _open(local_path(path))
     if not stored.channels:
@@ -94,10 +94,10 @@ def read_prediction(path: str | Path, box: Box | None = None) -> np.ndarray:
 
 
 def keep(target: Path, wanted: Mapping[str, Any]) -> None:
-    """Keeps a finished prediction, if it is the one that is wanted.
+    """Keeps a finished prediction that has the wanted attributes.
 
     Raises:
-      FileExistsError: if it was made otherwise; it names the differences. If it is something else.
+      FileExistsError: if it has others, naming the differences, or is something else.
     """
     try:
         found = open_prediction(target).attributes
@@ -108,10 +108,11 @@ def keep(target: Path, wanted: Mapping[str, Any]) -> None:
         ) from None
     if differing := ledger.differences(found, dict(wanted)):
         raise FileExistsError(
-            f"{target} was predicted otherwise: {differing}. Delete it, or choose another output"
+            f"{target} holds a prediction made with other settings ({differing}); delete it, or "
+            f"choose another output"
         )
     ledger.tidy(target)
-    log.info("%s is there already, predicted the same way; it is kept", target)
+    log.info("%s exists, with the same settings; it is kept", target)
 
 
 def open_labels(path: str | Path) -> Stored:
@@ -119,7 +120,7 @@ def open_labels(path: str | Path) -> Stored:
 
     Raises:
       FileNotFoundError: if there is none.
-      ValueError: if it is not finished, or is something else.
+      ValueError: if it is unfinished, or something else.
     """
     stored = _open(local_path(path))
     if stored.channels:
@@ -137,7 +138,7 @@ def read_labels(path: str | Path, box: Box | None = None) -> np.ndarray:
 
 
 def local_path(path: str | Path) -> Path:
-    """The folder that is meant, in full.
+    """The full path of a folder.
 
     Raises:
       ValueError: if it is a URL.
@@ -148,7 +149,7 @@ def local_path(path: str | Path) -> Path:
 
 
 def unfinished(target: Path) -> Path:
-    """Where a result is written before it is whole."""
+    """The folder that a result is written to until it is complete."""
     return target.with_name(target.name + UNFINISHED_SUFFIX)
 
 
@@ -160,7 +161,7 @@ def publish(
     attributes: Mapping[str, Any],
     channels: Sequence[str] = (),
 ) -> None:
-    """Makes a partial result, whose array is written, a whole one: its metadata, then its name."""
+    """Completes a partial result with a written array: writes metadata, then renames it."""
     own = {
         "start_zyx": region.start_zyx,
         "channels": channels,
@@ -193,7 +194,7 @@ def _open(folder: Path) -> Stored:
         own = attributes[_OWN]
         (image,) = attributes["ome"]["multiscales"]
         scale = image["datasets"][0]["coordinateTransformations"][0]["scale"]
-        # Zeros are written, too, so that what is missing was lost.
+        # Zeros are written too, so missing chunks were lost.
         spec = {
             "driver": "zarr3",
             "kvstore": {"driver": "file", "path": f"{folder}/0/"},

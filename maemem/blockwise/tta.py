@@ -1,4 +1,4 @@
-"""Test-time augmentation: the mean of what a network says to several views of one crop."""
+"""Test-time augmentation: the mean of a network's predictions for several views of a crop."""
 
 from __future__ import annotations
 
@@ -11,30 +11,28 @@ import numpy as np
 
 from maemem.geometry import View, Zyx
 
-# A view's prediction [b z y x c], turned back, and where it is known: bool [z y x c].
+# Turns a view's prediction [b z y x c] back, and says where it is known: bool [z y x c].
 Undo = Callable[[jax.Array, View], tuple[jax.Array, jax.Array]]
 
-# How much the plain view counts where it is not known, such as for an edge that leaves the window:
-# the loss never trains those. A known one, at least 2e-12 in the corner of a window (see
-# `windows.blend_weights`), always wins; but edges that no window knows, as those of its first
-# section where windows do not overlap, still have a prediction, if a poor one.
+# Weight of the plain view where it is not known, such as for an affinity whose other end is outside
+# of the window, which the loss never trains. Known predictions weigh at least 2e-12 (in a corner,
+# see `windows.blend_weights`) and win; without overlap, an affinity that no window knows still gets
+# the plain view's prediction.
 _LAST_RESORT = 1e-20
 
 
 def average_over_views(
     apply: Callable[[np.ndarray], jax.Array], undo: Undo, views: Sequence[View]
 ) -> Callable[[np.ndarray], jax.Array]:
-    """The function that predicts a crop as the mean over its views, each where it is known.
+    """A function that predicts a crop as the mean over its views, each where it is known.
 
-    Views are taken one after the other, so that the memory does not grow with their number. `apply`
-    stays a function of its own: compiled once for all views of one shape, not once for each.
+    Views are computed one after another, so memory does not grow with their number. `apply` is
+    jitted on its own, so it compiles once for each shape of a view.
 
     Args:
-      apply: raw crops `[b z y x]`, as `predict_volume` gives them, to predictions `[b z y x c]`;
-        jitted.
-      undo: turns the prediction of a view back and says where it is known, such as an objective's.
-        What no view knows is as the plain one has it.
-      views: the plain one among them.
+      apply: raw crops `[b z y x]` to predictions `[b z y x c]`; jitted.
+      undo: such as a target's. Where no view is known, the plain one counts.
+      views: must contain the plain one.
 
     Returns:
       A function of crops `[b z y x]` to predictions float32 `[b z y x c]`.
@@ -60,13 +58,13 @@ def average_over_views(
 
 
 def share_known(undo: Undo, views: Sequence[View], window_zyx: Zyx, channels: int) -> np.ndarray:
-    """The share of views that know a voxel's channel: how far `average_over_views` is to count.
+    """The share of views that know a voxel's channel: the weight of `average_over_views`.
 
-    It is tiny, not 0, for what none of them knows: that counts where no other window knows it.
+    Where no view knows it, the share is tiny, not 0: it counts where no other window knows it.
 
     Args:
-      undo: as there.
-      views: as there.
+      undo: as in `average_over_views`.
+      views: as in `average_over_views`.
       window_zyx: the shape of a crop.
       channels: of the prediction.
 
@@ -90,7 +88,7 @@ def share_known(undo: Undo, views: Sequence[View], window_zyx: Zyx, channels: in
 
 
 def _turn_back(undo: Undo, prediction: jax.Array, view: View) -> tuple[jax.Array, jax.Array]:
-    """What a view says, turned back, and how much it counts, float32 `[z y x c]`."""
+    """A view's prediction, turned back, `[b z y x c]`, and its weight, float32 `[z y x c]`."""
     turned, known = undo(prediction, view)
     return turned, jnp.where(known, 1, _LAST_RESORT if view == View() else 0).astype(jnp.float32)
 

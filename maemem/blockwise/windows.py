@@ -1,4 +1,4 @@
-"""Overlapping windows over a region: where they lie, what they show, how much each counts."""
+"""Overlapping windows over a region: their grid, their voxels, their blend weights."""
 
 from __future__ import annotations
 
@@ -18,14 +18,13 @@ _MOST_CHUNKS = 64  # of a block, along each axis
 
 @dataclasses.dataclass(frozen=True)
 class Windows:
-    """Windows on one regular grid that cover a region's border as fully as its middle.
+    """Windows on a regular grid that covers a region's border as densely as its middle.
 
     Along each axis window k begins at `start − (window − stride) + k · stride`, so the grid depends
-    on the region alone, not on how the work is cut into blocks. Its outer windows reach over the
-    region's border.
+    on the region alone, not on blocks. Outer windows reach over the region's border.
 
     Attributes:
-      region: what is to be covered, in voxels of the whole volume.
+      region: the box to cover, in voxels of the whole volume.
       window_zyx: the shape of a window, in voxels.
       stride_zyx: from one window to the next.
 
@@ -46,12 +45,12 @@ class Windows:
 
     @property
     def count(self) -> int:
-        """How many windows of the grid share a voxel with the region."""
+        """The number of windows that share a voxel with the region."""
         axes = zip(self.region.shape_zyx, self.window_zyx, self.stride_zyx, strict=True)
         return math.prod((size + window - 1) // stride for size, window, stride in axes)
 
     def touching(self, box: Box) -> list[Box]:
-        """The windows of the grid that share a voxel with a box, in z y x order."""
+        """The windows that share a voxel with a box, in z y x order."""
         starts = []
         for axis in range(3):
             window, stride = self.window_zyx[axis], self.stride_zyx[axis]
@@ -63,41 +62,41 @@ class Windows:
         return [Box((a, b, c), (a + z, b + y, c + x)) for a, b, c in itertools.product(*starts)]
 
     def counts(self, axis: int, starts: np.ndarray, size: int) -> np.ndarray:
-        """How many places of windows touch each piece of the region, along one axis.
+        """The number of windows that touch each piece of the region, along one axis.
 
         Args:
           axis: 0 to 2.
           starts: of the pieces, from the region's start.
-          size: of each; the region may end before.
+          size: of each piece; the last may be cut at the region's end.
         """
         stops = np.minimum(starts + size, self.region.shape_zyx[axis])
         window, stride = self.window_zyx[axis], self.stride_zyx[axis]
         return (stops - 1 + window) // stride - starts // stride
 
     def longest(self, shape_zyx: Zyx) -> Zyx:
-        """From end to end of the windows that touch a box of this shape, at most, in voxels."""
+        """The largest extent, in voxels, of all windows that touch a box of this shape."""
         sizes = zip(shape_zyx, self.window_zyx, self.stride_zyx, strict=True)
         z, y, x = ((n + window - 2) // stride * stride + window for n, window, stride in sizes)
         return z, y, x
 
 
 def blend_weights(known: np.ndarray, stride_zyx: Zyx) -> np.ndarray:
-    """How much of a window's prediction goes into each voxel: a partition of unity.
+    """Blend weights of a window's prediction: a partition of unity.
 
-    The weight falls off from the middle of a window as a Gaussian does, with a standard deviation
-    of 1/8 of the window (nnU-Net, Isensee et al. 2021), down to 4e-11 in its corners, never to 0.
-    On a regular grid the weights of all windows over a voxel repeat with the stride, so that their
-    sum is divided out here, once, and no volume of sums is needed.
+    They are a Gaussian around the middle of the window with a standard deviation of 1/8 of its size
+    (nnU-Net, Isensee et al. 2021), 4e-11 in the corners, never 0. On a regular grid the sum of the
+    weights over a voxel repeats with the stride, so weights are normalised here once, and no volume
+    of sums is needed.
 
     Args:
-      known: how far a window's prediction counts beside that, float `[z y x c]`, not negative.
+      known: factors of the weights, float `[z y x c]`, not negative; see `tta.share_known`.
       stride_zyx: from one window to the next, no larger than the window.
 
     Returns:
-      float32 `[z y x c]`. Over each voxel, the weights of the windows there add up to 1.
+      float32 `[z y x c]`. The weights of all windows over a voxel add up to 1.
 
     Raises:
-      ValueError: if some voxel's channel is known in none of the windows over it.
+      ValueError: if no window over a voxel knows one of its channels.
     """
     *window_zyx, channels = known.shape
     profiles = []
@@ -109,6 +108,7 @@ def blend_weights(known: np.ndarray, stride_zyx: Zyx) -> np.ndarray:
     repeats = [-(-w // s) for w, s in zip(window_zyx, stride_zyx, strict=True)]
     whole = [(0, n * s - w) for n, s, w in zip(repeats, stride_zyx, window_zyx, strict=True)]
     split = [n for pair in zip(repeats, stride_zyx, strict=True) for n in pair]
+    # [z y x c] -> [repeat stride repeat stride repeat stride c] -> [stride stride stride c]
     sums = np.pad(weights, [*whole, (0, 0)]).reshape(*split, channels).sum((0, 2, 4))
     if not np.all(sums > 0):
         raise ValueError(
@@ -120,14 +120,13 @@ def blend_weights(known: np.ndarray, stride_zyx: Zyx) -> np.ndarray:
 
 
 def read_mirrored(volume: Volume, box: Box) -> np.ndarray:
-    """The raw voxels of a box that may reach over the volume's border; they are mirrored there.
+    """The raw values `[z y x]` in a box, mirrored where it reaches over the volume's border.
 
-    The voxel at the border is not repeated. A volume smaller than what reaches over its border is
-    mirrored again and again.
+    The border voxel is not repeated; small volumes are mirrored several times.
 
     Args:
-      volume: of which only `volume.region` is read.
-      box: in voxels of the whole array, as that region is.
+      volume: only its region is read.
+      box: in voxels of the whole array, like `volume.region`.
     """
     indices = []
     for axis, size in enumerate(volume.shape_zyx):
@@ -149,19 +148,19 @@ def block_shape(
     voxel_bytes: int,
     layer_bytes: int,
 ) -> Zyx:
-    """How to cut a region into few, even blocks that fit the memory: whole chunks.
+    """The shape of the blocks that a region is cut into: whole chunks, few and even.
 
-    The windows at a block's faces are computed again in the next block. So of all blocks that fit
-    it is the one with which the fewest windows are computed, and the largest of such.
+    Windows at a block's faces are computed again in the next block. Of all shapes that fit the
+    memory, it is the one with the fewest windows computed, and the largest of these.
 
     Args:
       windows: over the region.
-      chunk_zyx: what a block is a multiple of; it may be larger than the memory allows.
-      memory_bytes: for all that is held of a block.
-      raw_bytes: held a voxel of the block and of the windows that reach over its faces.
-      voxel_bytes: held a voxel of the block.
-      layer_bytes: held a voxel of a layer, the block's part of all windows that begin at the same
-        section.
+      chunk_zyx: a block is a multiple of it; also the result where nothing fits.
+      memory_bytes: for everything that a block needs.
+      raw_bytes: bytes for each voxel of the block and of windows that reach over its faces.
+      voxel_bytes: bytes for each voxel of the block.
+      layer_bytes: bytes for each voxel of a layer: the block's part of all windows that begin at
+        the same section.
     """
     region = windows.region.shape_zyx
     sizes, reads, counts = [], [], []
@@ -187,6 +186,6 @@ def block_shape(
 
 
 def _product(axes: Sequence[Sequence[int]]) -> np.ndarray:
-    """Of each combination of one number an axis."""
+    """The products `[z y x]` of one number of each axis."""
     z, y, x = np.ix_(*axes)
     return z * y * x

@@ -27,6 +27,7 @@ def main(argv: list[str]) -> None:
     log_to_terminal()
 
     # Imported late: a misspelt flag should not have to wait for JAX.
+    from maemem import layout
     from maemem.doctor.examination import Line, examine
     from maemem.doctor.verdict import LEVELS
     from maemem.workdir import cache_compilations, workdir_folder
@@ -38,7 +39,7 @@ def main(argv: list[str]) -> None:
 
     try:
         workdir = workdir_folder(flags.FLAGS.workdir)
-        (workdir / "doctor").mkdir(parents=True, exist_ok=True)
+        layout.checks_path(workdir).parent.mkdir(parents=True, exist_ok=True)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     cache_compilations(workdir)
@@ -52,7 +53,7 @@ def main(argv: list[str]) -> None:
         }
         for line in lines
     ]
-    (workdir / "doctor" / "checks.json").write_text(json.dumps(record, indent=1) + "\n")
+    layout.checks_path(workdir).write_text(json.dumps(record, indent=1) + "\n")
     counts = Counter(line.verdict.level for line in lines)
     print(", ".join(f"{counts[level]} {level}" for level in LEVELS))
     sys.exit(1 if counts["fail"] else 0)

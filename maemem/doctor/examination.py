@@ -15,12 +15,11 @@ from maemem.config import Config
 from maemem.data.sets.datasets import located
 from maemem.data.stores.readers import is_foreign, sections
 from maemem.data.stores.volumes import Volume
-from maemem.doctor import labels, machine, predictions, segmentations, sheet, trials, volumes
-from maemem.doctor.predictions import Prediction
+from maemem.doctor import labels, machine, predictions, sheet, trials, volumes
 from maemem.doctor.trials import Trial
 from maemem.doctor.verdict import Verdict
 from maemem.doctor.volumes import SETS, Opened
-from maemem.stages import predict
+from maemem.stages import predict, train
 from maemem.stages.thresholds import check_thresholds
 
 T = TypeVar("T")
@@ -114,11 +113,10 @@ def examine(config: Config, workdir: pathlib.Path, say: Callable[[Line], None]) 
             files = [file.name for file in sections(pathlib.Path(there))]
             check(f"numbering {pathlib.Path(there).name}", volumes.numbering, files)
     trained = _examine_trainings(examination, config, opened, workdir)
-    network = None
     if "predict" in config.stages:
-        network = _examine_prediction(examination, config, opened, trained, workdir)
+        _examine_prediction(examination, config, opened, trained, workdir)
     if "segment" in config.stages:
-        _examine_segmentation(examination, config, opened, network, workdir)
+        _examine_segmentation(examination, config, opened, workdir)
     foretold = {
         line.check.removeprefix("pace "): line.verdict.seconds
         for line in examination.lines
@@ -139,7 +137,7 @@ def _examine_trainings(
             lambda stage=stage: trials.open_trial(config, stage, workdir),
             trials.describe,
         )
-        for stage in trials.PREPARE
+        for stage in train.STAGES
         if stage in config.stages
     ]
     trained = [trial for trial in found if trial]
@@ -149,8 +147,8 @@ def _examine_trainings(
         stage = trial.stage
         check(f"contact sheet {stage}", sheet.contact_sheet, trial, workdir / "doctor")
         fits = check(f"memory {stage}", trials.memory, trial).level != "fail"
-        if stage == "finetune" or trial.settings.encoder:
-            check(f"encoder {stage}", trials.encoder, trial, workdir)
+        if stage == "finetune" or trial.ready.run.encoder:
+            check(f"start {stage}", trials.start, trial, workdir)
         if fits:  # Else this would be killed for it.
             check(f"pace {stage}", trials.pace, trial)
     return trained
@@ -162,7 +160,7 @@ def _examine_prediction(
     opened: list[Opened],
     trained: list[Trial],
     workdir: pathlib.Path,
-) -> Prediction | None:
+) -> None:
     """Makes the checks of the stage predict, with the network that is there or will be."""
     if predict.network_is_made(config):
         fine_tuned = [trial for trial in trained if trial.stage == "finetune"]
@@ -175,37 +173,17 @@ def _examine_prediction(
         )
     if network and examination.check("memory predict", predictions.memory, network).level != "fail":
         examination.check("pace predict", predictions.pace, network)
-        return network
-    return None
 
 
 def _examine_segmentation(
-    examination: Examination,
-    config: Config,
-    opened: list[Opened],
-    network: Prediction | None,
-    workdir: pathlib.Path,
+    examination: Examination, config: Config, opened: list[Opened], workdir: pathlib.Path
 ) -> None:
     """Makes the checks of the stages segment and evaluate."""
     check, free = examination.check, machine.memory_of_machine()
     check("thresholds", _thresholds, config, workdir)
-    found = [check("memory blocks", machine.decoding_memory, config, opened, free)]
-    if config.data.validation:
-        found.append(check("memory segment", machine.tuning_memory, config, opened, free))
+    check("memory blocks", machine.decoding_memory, config, opened, free)
     if "intensity" in config.segment.baselines:
-        found.append(check("memory intensity", machine.intensity_memory, opened, free))
-    if any(verdict.level == "fail" for verdict in found):
-        return
-    trial = examination.open(
-        "sample",
-        lambda: segmentations.open_trial(config, opened, network, workdir),
-        segmentations.describe,
-    )
-    if trial:
-        tuned = (workdir / "segment" / "tuned.json").exists()
-        check("pace segment", segmentations.pace, trial, tuned)
-        if "evaluate" in config.stages:
-            check("pace evaluate", segmentations.pace_of_scores, trial)
+        check("memory intensity", machine.intensity_memory, opened, free)
 
 
 def _paths(opened: list[Opened]) -> dict[str, None]:

@@ -9,7 +9,7 @@ import cc3d
 import numpy as np
 from scipy import ndimage
 
-from maemem.data.samples.pipeline import renumber
+from maemem.data.truth.labels import renumber
 from maemem.doctor.verdict import Verdict, worst
 
 # How far labels are looked for, in voxels: along z, and in plane.

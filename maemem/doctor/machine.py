@@ -13,6 +13,7 @@ import shutil
 import jax
 import numpy as np
 
+from maemem import layout
 from maemem.assembly.networks import target
 from maemem.config import Config
 from maemem.data.convert import copy_path
@@ -26,16 +27,10 @@ from maemem.stages.thresholds import methods
 # Of what is there, so much can be counted on: other programs run, and plans are not exact.
 _FULL = 0.9
 
-# Bytes a voxel while thresholds are tuned, by method: `python -m benchmarks.memory`; see
-# docs/results.md.
-_TUNING_BYTES = {"waterz": 458, "mutex": 997, "markers": 68}
-
-# The same of waterz, where an unsure network leaves many small fragments, whose ranks are kept.
-_UNSURE_TUNING_BYTES = 2629
 # Bytes a voxel of a block with its halo while it is cut up, at the peak; and, of steepest ascent,
 # of a block whose pieces' graph is made, by scores that are means and by those that are ranks.
 # Measured on affinities that differ from voxel to voxel, of an unsure network: the most fragments.
-_CUTTING_BYTES = {"distance": 88, "steepest": 212, "mutex": 997, "markers": 84}
+_CUTTING_BYTES = {"distance": 222, "steepest": 212, "mutex": 997, "markers": 84}
 _GRAPH_BYTES = {"mean": 208, "ranks": 1255}
 # Beside the image, bytes a voxel at the peak of `intensity_affinities`, by tracemalloc.
 _INTENSITY_BYTES = 32
@@ -96,25 +91,6 @@ def fits(what: str, needed: float, there: float, place: str, mend: str) -> Verdi
     return Verdict("fail" if needed > there else "warn", said, mend)
 
 
-def tuning_memory(config: Config, opened: list[Opened], there: int) -> Verdict:
-    """Whether tuning fits the memory: it holds the largest validation volume as a whole."""
-    held = [math.prod(v.region.shape_zyx) for v in opened if v.set == "validation" and v.labels]
-    method = config.segment.method
-    needed = max(held, default=0) * _TUNING_BYTES[method]
-    what = (
-        f"about {amount(needed)} to tune thresholds of {method} ({_TUNING_BYTES[method]} bytes a "
-        f"voxel of the largest validation region)"
-    )
-    mend = "choose a smaller region: --config.data.validation.NAME.region"
-    verdict = fits(what, needed, there, "of RAM that are free", mend)
-    if not _keeps_ranks(config):
-        return verdict
-    most = max(held, default=0) * _UNSURE_TUNING_BYTES
-    said = f"{verdict.found}; up to {amount(most)} if the network is unsure"
-    level = "warn" if verdict.level == "ok" and most > there else verdict.level
-    return Verdict(level, said, mend if level != "ok" else "")
-
-
 @dataclasses.dataclass(frozen=True)
 class Blocks:
     """Those that the stage segment cuts a volume into.
@@ -163,7 +139,9 @@ def decoding_memory(config: Config, opened: list[Opened], there: int) -> Verdict
     if not held_out:
         return Verdict("ok", "no volume to segment could be opened")
     needed = max(block_bytes(config, parts) for parts in held_out)
-    said = f"about {amount(needed)} to decode a block of {config.segment.method} with its halo"
+    said = (
+        f"about {amount(needed)} to decode a block of {config.segment.decoder.kind} with its halo"
+    )
     if where not in ("", "threads", "local"):
         return Verdict("ok", f"{said}, which each worker needs to have")
     count = min(int(workers or 1), max(parts.count for parts in held_out))
@@ -176,7 +154,8 @@ def decoding_memory(config: Config, opened: list[Opened], there: int) -> Verdict
 def block_bytes(config: Config, parts: Blocks) -> int:
     """What it takes to decode the largest block, at the peak."""
     settings = config.segment
-    cut = settings.fragments if settings.method == "waterz" else settings.method
+    kind = settings.decoder.kind
+    cut = settings.decoder.fragments if kind == "waterz" else kind
     needed = parts.largest * _CUTTING_BYTES[cut]
     if cut == "steepest":
         kind = "ranks" if _keeps_ranks(config) else "mean"
@@ -187,7 +166,7 @@ def block_bytes(config: Config, parts: Blocks) -> int:
 def _keeps_ranks(config: Config) -> bool:
     """Whether each pair of fragments keeps a histogram, and there may be very many of them."""
     settings = config.segment
-    steepest = settings.method == "waterz" and settings.fragments == "steepest"
+    steepest = settings.decoder.get("fragments") == "steepest"
     return steepest and set(settings.grid.score) != {"mean"}
 
 
@@ -213,7 +192,7 @@ def copies(config: Config, workdir: pathlib.Path) -> Verdict:
 
     What cannot be opened is left to the check that opens it.
     """
-    needed, made = 0, 0
+    needed, made, cache = 0, 0, layout.cache_folder(workdir)
     entries = itertools.chain(*(config.data[name].values() for name in SETS))
     wanted = {
         (located(path, config.data.root), tuple(entry.voxel_size_nm) or None)
@@ -225,7 +204,7 @@ def copies(config: Config, workdir: pathlib.Path) -> Verdict:
         if path.startswith("synthetic:") or not is_foreign(path):
             continue
         try:
-            if copy_path(path, str(workdir / "cache"), voxel_size_nm=size).exists():
+            if copy_path(path, str(cache), voxel_size_nm=size).exists():
                 continue
             with open_source(path, voxel_size_nm=size, cache_bytes=0) as source:
                 needed += math.prod(source.shape_zyx) * source.dtype.itemsize
@@ -233,7 +212,7 @@ def copies(config: Config, workdir: pathlib.Path) -> Verdict:
         except (ValueError, OSError):
             continue
     return fits(
-        f"{made} files to convert into {workdir / 'cache'}, at most {amount(needed)}",
+        f"{made} files to convert into {cache}, at most {amount(needed)}",
         needed,
         free_disk(workdir),
         "of disk that are free",
@@ -259,7 +238,7 @@ def disk(
         )
     voxels = sum(math.prod(v.region.shape_zyx) for v in opened if v.set != "train")
     if "predict" in config.stages:
-        channels = len(target(config.objective).channels)
+        channels = len(target(config).channels)
         written["predictions"] = voxels * channels * np.dtype(config.predict.dtype).itemsize
     if "segment" in config.stages:
         # Blocks are first cut into fragments, which are kept until they are merged.

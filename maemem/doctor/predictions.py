@@ -12,13 +12,14 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
+from maemem.assembly.learners import make_segmenter
 from maemem.assembly.networks import tta_views
 from maemem.blockwise.windows import Windows
 from maemem.config import Config
-from maemem.doctor.trials import Trial, planned, state_of
+from maemem.doctor.trials import Trial, planned, state_of, timed_crops
 from maemem.doctor.verdict import Verdict, duration
 from maemem.doctor.volumes import Opened
-from maemem.learners.supervised import Segmentation
+from maemem.learners.supervised import Supervised
 from maemem.stages import predict
 
 log = logging.getLogger(__name__)
@@ -29,7 +30,7 @@ class Prediction:
     """A network, and the volumes that it is to predict; it writes nothing."""
 
     config: Config
-    objective: Segmentation
+    learner: Supervised
     params: PyTree
     held_out: list[Opened]
     source: str  # where the network is from
@@ -41,12 +42,19 @@ class Prediction:
         shape = (settings.batch_size, *settings.window_zyx)
         return np.zeros(shape, self.held_out[0].raw.dtype)
 
+    @functools.cached_property
+    def compiled(self) -> jax.stages.Compiled:
+        """The prediction of a batch of windows, in one view."""
+        log.info("compiling the prediction of a batch of windows")
+        return predict.jitted(self.learner).lower(self.params, self.crops).compile()
+
 
 def of_trial(trial: Trial, opened: list[Opened]) -> Prediction:
     """With the network that is to be trained."""
-    objective: Segmentation = trial.objective  # type: ignore
     params = state_of(trial).params
-    return Prediction(trial.config, objective, params, _held_out(opened), "a new network")
+    return Prediction(
+        trial.config, make_segmenter(trial.config), params, _held_out(opened), "a new network"
+    )
 
 
 def of_network(config: Config, opened: list[Opened], workdir: pathlib.Path) -> Prediction:
@@ -62,7 +70,7 @@ def of_network(config: Config, opened: list[Opened], workdir: pathlib.Path) -> P
     held_out = _held_out(opened)
     network = predict.open_network(config, None, path, held_out[0].raw.voxel_size_nm)
     params, _ = predict.network_parameters(path)
-    return Prediction(config, network.objective, params, held_out, str(checkpoint))
+    return Prediction(config, network.learner, params, held_out, str(checkpoint))
 
 
 def describe(prediction: Prediction) -> Verdict:
@@ -72,10 +80,8 @@ def describe(prediction: Prediction) -> Verdict:
 
 def memory(prediction: Prediction) -> Verdict:
     """Whether a batch of windows fits the memory of a device, as XLA has planned it."""
-    log.info("compiling the prediction of a batch of windows")
-    apply = predict.jitted(prediction.objective)
     return planned(
-        apply.lower(prediction.params, prediction.crops).compile(),
+        prediction.compiled,
         "a batch of windows, {} of it parameters and windows",
         "a smaller --config.predict.batch_size or --config.predict.window_zyx",
     )
@@ -90,11 +96,15 @@ def pace(prediction: Prediction) -> Verdict:
         for volume in held_out
     )
     views = tta_views(config, held_out[0].raw.voxel_size_nm)
-    network = predict.predictor(prediction.objective, views, prediction.params)
-    jax.block_until_ready(network(prediction.crops))
+    count = timed_crops(prediction.compiled, settings.batch_size)
+    timed = views if count == settings.batch_size else views[:1]
+    network = predict.predictor(prediction.learner, timed, prediction.params)
+    crops = prediction.crops[:count]
+    jax.block_until_ready(network(crops))
     began = time.perf_counter()
-    jax.block_until_ready(network(prediction.crops))
+    jax.block_until_ready(network(crops))
     batch = time.perf_counter() - began
+    batch *= settings.batch_size / count * len(views) / len(timed)
     seconds = windows / settings.batch_size * batch
     return Verdict(
         "ok",

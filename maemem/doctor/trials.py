@@ -9,35 +9,28 @@ import logging
 import math
 import pathlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import PyTree
 
-from maemem.assembly.encoders import start_encoder
+from maemem.assembly.starts import start_from
 from maemem.assembly.trainings import read_batches
-from maemem.assembly.volumes import open_labelled_mix, open_mix
-from maemem.config import WORKDIR, Config
+from maemem.config import Config
 from maemem.doctor.machine import fits, memory_of_device
 from maemem.doctor.verdict import Verdict, amount, duration
-from maemem.learners.mae import Reconstruction
-from maemem.learners.supervised import Segmentation
-from maemem.stages import finetune, pretrain
+from maemem.layout import WORKDIR
+from maemem.learners.contract import Batch
+from maemem.stages import train
 from maemem.training.fit import Prepared, Training, prepare
 from maemem.training.mesh import place
 from maemem.training.step import TrainState
 
 log = logging.getLogger(__name__)
 
-# By stage: what opens all that is learnt from, and what is held out.
-PREPARE = {
-    "pretrain": (pretrain.prepare, open_mix),
-    "finetune": (finetune.prepare, open_labelled_mix),
-}
-
 _SECONDS, _STEPS = 3.0, 20  # Something is timed so long, and no more often.
+_OPERATIONS = 1e12  # What two cores do in some ten seconds: no more is timed at once on CPUs.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,24 +39,17 @@ class Trial:
 
     stage: str
     config: Config
-    objective: Reconstruction | Segmentation
-    run: Training
-    read: Callable[[range], Any]
+    ready: train.Prepared
 
     @functools.cached_property
     def prepared(self) -> Prepared:
         """What it computes with."""
-        return prepare(self.objective, self.run)
-
-    @property
-    def settings(self) -> Config:
-        """Its section of the config."""
-        return self.config[self.stage]
+        return prepare(self.ready.learner, self.ready.run, self.ready.like)
 
     @functools.cached_property
-    def batch(self) -> PyTree:
+    def batch(self) -> Batch:
         """The first one, on the host."""
-        return self.read(range(self.settings.batch_size))
+        return self.ready.read(range(self.ready.run.batch_size))
 
     @functools.cached_property
     def compiled(self) -> jax.stages.Compiled:
@@ -72,9 +58,18 @@ class Trial:
         mesh, like, _, train_step = self.prepared
         return train_step.lower(like, place(self.batch, mesh)).compile()
 
+    def of_fewer_crops(self, count: int) -> Trial:
+        """The same training in batches of so many crops."""
+        run = dataclasses.replace(self.ready.run, batch_size=count, accumulation=1)
+        like = {
+            name: jax.ShapeDtypeStruct((count, *each.shape[1:]), each.dtype)
+            for name, each in self.ready.like.items()
+        }
+        return dataclasses.replace(self, ready=dataclasses.replace(self.ready, run=run, like=like))
+
     @property
     def state_bytes(self) -> int:
-        """Of parameters and optimizer: what a checkpoint holds."""
+        """Of parameters, optimizer and learner: what a checkpoint holds."""
         leaves = jax.tree.leaves(self.prepared.like)
         return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves)
 
@@ -90,18 +85,15 @@ def open_trial(config: Config, stage: str, workdir: pathlib.Path) -> Trial:
     Raises:
       ValueError: if the config is inconsistent or a volume cannot serve.
     """
-    make, open_held_out = PREPARE[stage]
-    made = make(config, workdir)
-    open_held_out(config, "validation", workdir)
-    return Trial(stage, config, *made)
+    return Trial(stage, config, train.prepare(config, workdir, stage))
 
 
 def describe(trial: Trial) -> Verdict:
     """What is trained."""
-    settings = trial.settings
+    run = trial.ready.run
     return Verdict(
         "ok",
-        f"{trial.parameters:,} parameters, {settings.steps:,} steps of {settings.batch_size} crops",
+        f"{trial.parameters:,} parameters, {run.steps:,} steps of {run.batch_size} crops",
     )
 
 
@@ -135,29 +127,51 @@ def planned(compiled: jax.stages.Compiled, what: str, mend: str) -> Verdict:
 
 def pace(trial: Trial) -> Verdict:
     """How fast steps are, how fast crops come, and how long the stage will take."""
-    batches = read_batches(trial.config, trial.settings, trial.read)(0)
-    crops = trial.settings.batch_size * per_second(batches)
-    step = seconds_of_step(trial)
-    return foretell(step, crops, trial.stage, trial.settings)
+    run = trial.ready.run
+    batches = read_batches(trial.config, run, trial.ready.read)(0)
+    crops = run.batch_size * per_second(batches)
+    count = timed_crops(trial.compiled, run.batch_size, run.accumulation)
+    if count == run.batch_size:
+        return foretell(seconds_of_step(trial), crops, run)
+    step = seconds_of_step(trial.of_fewer_crops(count)) * run.batch_size / count
+    verdict = foretell(step, crops, run)
+    said = f"{verdict.found}, by steps of {count} of {run.batch_size} crops"
+    return dataclasses.replace(verdict, found=said)
 
 
-def foretell(step: float, crops: float, stage: str, settings: Config) -> Verdict:
+def timed_crops(compiled: jax.stages.Compiled, crops: int, parts: int = 1) -> int:
+    """How many of a batch's crops to time: all, but where they would take minutes on a CPU.
+
+    Args:
+      compiled: what is to be timed.
+      crops: of the batch.
+      parts: that are computed one after the other, of which XLA counts the operations of one.
+    """
+    cost: Any = compiled.cost_analysis()
+    operations = parts * (cost or {}).get("flops", 0.0)
+    if jax.default_backend() != "cpu" or operations <= 2 * _OPERATIONS:
+        return crops
+    devices = jax.device_count()
+    fitting = int(crops * _OPERATIONS / operations) // devices * devices
+    return min(crops, max(devices, fitting))
+
+
+def foretell(step: float, crops: float, run: Training) -> Verdict:
     """How long a stage will take, and whether it waits for its input.
 
     Args:
       step: seconds of one.
       crops: that are read a second, while nothing else is done.
-      stage: its name.
-      settings: its section of the config.
+      run: the training.
     """
-    used = settings.batch_size / step
-    training = settings.steps * max(step, settings.batch_size / crops)
+    used = run.batch_size / step
+    training = run.steps * max(step, run.batch_size / crops)
     # A forward pass is about a third of a step.
-    evaluations = math.ceil(settings.steps / settings.eval_every)
-    evaluating = evaluations * settings.eval_crops / settings.batch_size * step / 3
+    evaluations = math.ceil(run.steps / run.eval_every)
+    evaluating = evaluations * run.eval_crops / run.batch_size * step / 3
     said = (
         f"{duration(step)} a step, {used:.3g} crops a second; {crops:.3g} can be read; about "
-        f"{duration(training + evaluating)} for {settings.steps:,} steps and their evaluations"
+        f"{duration(training + evaluating)} for {run.steps:,} steps and their evaluations"
     )
     if crops < 1.2 * used:
         return Verdict(
@@ -198,8 +212,8 @@ def per_second(items: Iterator[Any]) -> float:
 
 def seconds_of_step(trial: Trial) -> float:
     """The median of a few steps, the first left out."""
-    mesh, _, make_state, _ = trial.prepared
-    state, times = make_state(), []
+    mesh, _, make, _ = trial.prepared
+    state, times = make(), []
     for count in itertools.count(1):
         began = time.perf_counter()
         state, metrics = trial.compiled(state, place(trial.batch, mesh))
@@ -215,23 +229,23 @@ def seconds_of_step(trial: Trial) -> float:
     return float(np.median(times[1:]))
 
 
-def encoder(trial: Trial, workdir: pathlib.Path) -> Verdict:
-    """Whether the encoder that the training starts from is there, and fits.
+def start(trial: Trial, workdir: pathlib.Path) -> Verdict:
+    """Whether what the training starts from is there, and fits.
 
     Raises:
-      FileNotFoundError: if there is none where the config says.
-      ValueError: if it is another one than the config describes.
+      FileNotFoundError: if there is nothing where the config says.
+      ValueError: if it is of another network than the config describes.
     """
-    config, name = trial.config, trial.settings.encoder
+    config, name = trial.config, trial.ready.run.encoder
     if not name:
         return Verdict("ok", "from scratch")
-    made = WORKDIR in name and "pretrain" in config.stages
+    made = WORKDIR in name and trial.stage != "pretrain" and "pretrain" in config.stages
     if made and not (workdir / "pretrain" / "checkpoints").exists():
         return Verdict("ok", "the stage pretrain makes it first")
-    start_encoder(state_of(trial).params, config, name, workdir)
+    start_from(state_of(trial).params, config, trial.ready.run, workdir)
     return Verdict("ok", f"{name.replace(WORKDIR, str(workdir))} fits")
 
 
 def state_of(trial: Trial) -> TrainState:
     """As the training begins."""
-    return trial.prepared.make_state()
+    return trial.prepared.make()

@@ -11,11 +11,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from maemem.assembly.volumes import open_labels, open_raw, scored_box
+from maemem.assembly.volumes import open_raw, open_truth, scored_box
 from maemem.config import Config
-from maemem.data.samples.pipeline import crop_reader
+from maemem.data.samples.pipeline import reader
 from maemem.data.stores.formats import VoxelSize
 from maemem.data.stores.volumes import Volume
+from maemem.data.truth import LabelVolume
 from maemem.doctor.verdict import Verdict, amount, worst
 from maemem.geometry import Box, Zyx, format_zyx
 
@@ -59,7 +60,8 @@ def open_entry(config: Config, set_: str, name: str, workdir: pathlib.Path) -> O
     """
     entry = config.data[set_][name]
     raw = open_raw(config, entry, workdir)
-    labels = open_labels(config, entry, workdir, raw) if entry.labels else None
+    truth = open_truth(config, entry, workdir, raw) if entry.labels else None
+    labels = truth.volume if isinstance(truth, LabelVolume) else None
     scored_box(entry, raw)
     return Opened(set_, name, entry, raw, labels, Box.parse(entry.region, raw.shape_zyx))
 
@@ -152,7 +154,8 @@ def look_of_axes(image: np.ndarray) -> tuple[float, float]:
 
 def read_crops(opened: Opened, crop_zyx: Zyx) -> np.ndarray:
     """Crops of the image, the same each time, `[n z y x]`."""
-    return crop_reader([opened.raw.cut(opened.entry.region)], [1.0], crop_zyx, 0)(range(_CROPS))
+    read = reader([opened.raw.cut(opened.entry.region)], [1.0], crop_zyx, 0)
+    return read(range(_CROPS))["image"]
 
 
 def intensities(crops: np.ndarray, intensity_range: tuple[float, float]) -> Verdict:

@@ -1,4 +1,4 @@
-"""The card of a model folder: what the model is, what it has seen, how good it is, its licence."""
+"""The card of a model folder: model, training data, scores, licence."""
 
 from __future__ import annotations
 
@@ -7,24 +7,25 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from maemem.config import WORKDIR
 from maemem.geometry import format_zyx
+from maemem.layout import WORKDIR
+from maemem.scores.registry import columns
 
 
 @dataclasses.dataclass(frozen=True)
 class Card:
-    """What a card says.
+    """The content of a card.
 
     Attributes:
       name: of the model.
-      stage: `pretrain` or `finetune`, which it is from.
+      stage: that trained it, `pretrain` or `finetune`.
       licence: of the weights.
-      data: what it was trained on, in the words of who exports it.
+      data: what it was trained on, as the exporter describes it.
       citation: what to cite; may be empty.
       voxel_size_nm: of the training volumes, before binning, z y x.
       config: all fields, by section.
-      scores: as the stage evaluate leaves them; None: there are none.
-      thresholds: of the stage segment, by method; None: there are none.
+      scores: of the stage evaluate, or None.
+      thresholds: of the stage segment, by method, or None.
       version: of maemem.
     """
 
@@ -99,33 +100,47 @@ def _volumes(card: Card) -> str:
 
 def _network(card: Card) -> str:
     config, training = card.config, card.config[card.stage]
-    model, size = config["model"], config["model"]["encoder"]
+    model = config["model"]
     started = training["encoder"].replace(WORKDIR, "pre-training in the same run")
     rows = {
         "crop": f"{format_zyx(config['data']['crop_zyx'])} voxels",
-        "patch": f"{format_zyx(model['patch_zyx'])} voxels",
-        "encoder": f"width {size['width']}, depth {size['depth']}, heads {size['heads']}",
+        "encoder": _described(model["encoder"]),
+        "learner": _described(training["learner"]),
         "training": f"{training['steps']} steps of {training['batch_size']} crops",
         "encoder started from": started or "scratch",
     }
     if card.stage == "finetune":
-        rows |= {"segmenter": model["segmenter"], "objective": config["objective"]["kind"]}
+        rows |= {
+            "segmenter": _described(model["segmenter"]),
+            "target": _described(config["target"]),
+        }
     if card.thresholds:
         rows["thresholds"] = f"`{json.dumps(card.thresholds)}`"
     lines = [f"| {name} | {value} |" for name, value in rows.items()]
     return "\n".join(["| | |", "|---|---|", *lines, "", "All fields are in `config.json`."])
 
 
+def _described(section: Mapping[str, Any]) -> str:
+    """A section of a config in words: its kind, and its fields."""
+    fields = {name: value for name, value in section.items() if name != "kind"}
+    return ", ".join([section["kind"], *(f"{name} {value}" for name, value in fields.items())])
+
+
 def _scores(card: Card) -> str:
     if card.scores is None:
         return "It was not scored."
+    named = columns()
     lines: list[str] = []
     for name, volumes in card.scores["sets"].items():
         for volume, scores in volumes.items():
             own = {key: value for key, value in scores.items() if key != "baselines"}
             if not lines:
-                lines = ["| | " + " | ".join(own) + " |", "|---" * (1 + len(own)) + "|"]
+                names = [named[key].heading if key in named else key for key in own]
+                lines = ["| | " + " | ".join(names) + " |", "|---" * (1 + len(own)) + "|"]
             numbers = " | ".join(f"{value:.4f}" for value in own.values())
             lines.append(f"| {name} {volume} | {numbers} |")
-    note = "Thresholds were tuned on the validation volumes and then frozen."
+    note = (
+        "↓ lower is better, ↑ higher is better. Thresholds were tuned on the validation volumes "
+        "and then frozen."
+    )
     return "\n".join([*lines, "", note]) if lines else "No volume had labels to score by."

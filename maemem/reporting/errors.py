@@ -1,9 +1,8 @@
-"""Where a segmentation errs against the truth: splits and merges, voxel by voxel and pair by pair.
+"""Splits and merges of a segmentation against the truth, by voxel and by pair.
 
-Of every true object, the predicted segment that shares most voxels with it is its main one, and the
-other way round. What else of an object lies in other segments was split off it; what else of a
-segment lies in other objects was merged into it. A voxel can be both: a piece of one object that is
-given to the segment of another, as along a shifted border.
+The main segment of a true object is the one that shares most voxels with it; the main object of a
+segment likewise. Voxels of an object outside of its main segment are split; voxels of a segment
+outside of its main object are merged. A voxel can be both, as along a shifted border.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ class Comparison:
     Attributes:
       table: pairs of an object and a segment that share voxels, without background.
       kinds: uint8 `[pairs]`; 0 where each is the other's main one, else SPLIT, MERGE or both bits.
-      errors: uint8 `[z y x]`; the kind of the pair that a voxel belongs to, 0 where there is none.
+      errors: uint8 `[z y x]`; the kind of each voxel's pair, 0 where there is none.
     """
 
     table: Contingency
@@ -40,25 +39,25 @@ class Comparison:
     errors: np.ndarray
 
     def matches(self) -> dict[int, int]:
-        """The object that a segment is, of those where each is the other's main one."""
+        """True objects by segment, where each is the other's main one."""
         right = self.kinds == 0
         return _lookup(self.table.predicted[right], self.table.truth[right])
 
 
 class Spot(NamedTuple):
-    """Voxels of a true object that were split off it, merged into another's segment, or both."""
+    """An error: the voxels that a true object and a segment share wrongly."""
 
     kind: str  # of KINDS
     truth: int  # id of the object
     predicted: int  # id of the segment
     voxels: int
-    centre_zyx: Zyx  # the voxel among them that is nearest to their centre of mass
+    centre_zyx: Zyx  # the voxel nearest to their centre of mass
 
 
 def compare(truth: np.ndarray, predicted: np.ndarray) -> Comparison:
-    """Finds all pairs of an object and a segment, and what kind of error each is.
+    """Finds all pairs of an object and a segment, with the kind of error of each.
 
-    Of several that share equally many voxels, the one with the lowest id is the main one.
+    Ties between main ones go to the lowest id.
 
     Args:
       truth: integer ids `[z y x]`; 0 is background, −1 unlabelled: neither is compared.
@@ -88,7 +87,7 @@ def _lookup(ids: np.ndarray, values: np.ndarray) -> dict[int, int]:
 
 
 def _mains(owners: np.ndarray, voxels: np.ndarray) -> np.ndarray:
-    """Which pairs `[n]` are the largest of their owner; one is, of each owner."""
+    """Whether each pair `[n]` is the largest of its owner; one of each owner is."""
     by_size = np.argsort(-voxels, kind="stable")
     _, largest = np.unique(owners[by_size], return_index=True)
     mains = np.zeros(len(owners), bool)
@@ -99,13 +98,13 @@ def _mains(owners: np.ndarray, voxels: np.ndarray) -> np.ndarray:
 def error_spots(
     truth: np.ndarray, predicted: np.ndarray, count: int, comparison: Comparison | None = None
 ) -> list[Spot]:
-    """The largest errors: `count` splits and `count` merges, or what there is; largest first.
+    """The largest errors, up to `count` splits and `count` merges; largest first.
 
     Args:
       truth: as in `compare`.
       predicted: as in `compare`.
-      count: of each kind; an error that is both counts as either.
-      comparison: of the two, where it is at hand.
+      count: of each kind; an error that is both counts for either.
+      comparison: of the two, if it was computed before.
     """
     found = comparison or compare(truth, predicted)
     table, by_size = found.table, np.argsort(-found.table.voxels, kind="stable")
@@ -129,10 +128,10 @@ def _centre(mask: np.ndarray) -> Zyx:
 
 
 def share_ids(truth: np.ndarray, predicted: np.ndarray, comparison: Comparison) -> np.ndarray:
-    """Renames segments so that what is found right has the id of the truth, and its colour.
+    """Renames segments so that correct ones have the id, hence the colour, of their true object.
 
-    A segment takes the id of an object if each is the other's main one; other segments take ids
-    above those of all objects.
+    A segment gets the id of an object if each is the other's main one; others get ids above all
+    objects.
 
     Args:
       truth: as in `compare`.
@@ -150,9 +149,9 @@ def share_ids(truth: np.ndarray, predicted: np.ndarray, comparison: Comparison) 
 
 
 def telling_sections(errors: np.ndarray, count: int) -> list[int]:
-    """Sections to show of an error map `[z y x]`: of `count` slabs, the one that errs most in each.
+    """Sections of an error map `[z y x]` to show: in each of `count` slabs, that with most errors.
 
-    In a slab without errors it is the middle one.
+    In a slab without errors, the middle one.
     """
     depth = len(errors)
     bounds = np.linspace(0, depth, min(count, depth) + 1).round().astype(int).tolist()

@@ -1,4 +1,4 @@
-"""Pieces of HTML. Every function escapes what it is given; `Html` alone is taken as it is."""
+"""HTML. Every function escapes its arguments, except those of type `Html`."""
 
 from __future__ import annotations
 
@@ -49,17 +49,17 @@ summary { cursor: pointer; color: var(--accent); }
 @media (max-width: 40rem) { figure.wide img { max-width: none; width: 46rem; } }
 """.strip()
 
-# The page may load nothing: what it shows is in it.
+# The page loads nothing: everything is inline.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
 def text(value: object) -> Html:
-    """Anything, as text."""
+    """A value as escaped text."""
     return Html(html.escape(str(value)))
 
 
 def join(parts: Iterable[Html]) -> Html:
-    """Pieces one after the other."""
+    """Pieces joined by newlines."""
     return Html("\n".join(parts))
 
 
@@ -70,7 +70,7 @@ def element(name: str, content: object, kind: str = "") -> Html:
 
 
 def section(title: str, *content: Html) -> Html:
-    """A part of the page under a heading."""
+    """A section with a heading."""
     return Html(f"<section>\n{element('h2', text(title))}\n{join(content)}\n</section>")
 
 
@@ -82,14 +82,14 @@ def table(
     strong: Iterable[int] = (),
     kind: str = "",
 ) -> Html:
-    """A table, which scrolls sideways where it is too wide.
+    """A table; a wide one scrolls sideways.
 
     Args:
       headings: of the columns.
       rows: their cells.
-      numeric_from: this column and those after it are numbers, set to the right.
-      strong: which rows to stress.
-      kind: its class.
+      numeric_from: first column of numbers, which are aligned right.
+      strong: indices of rows in bold.
+      kind: its CSS class.
     """
     numeric = len(headings) if numeric_from is None else numeric_from
 
@@ -118,7 +118,7 @@ def picture(png: bytes, alt: str, caption: Html, kind: str = "") -> Html:
 
 
 def page(title: str, body: Html) -> str:
-    """A whole document, which needs nothing outside it."""
+    """A complete document that loads nothing."""
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>

@@ -8,33 +8,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from maemem.geometry import Zyx
+from maemem.layout import NETWORK
 from maemem.pictures import ERROR_COLOURS
 from maemem.reporting.errors import Spot
 from maemem.reporting.markup import Html, element, join, page, picture, section, table, text
-
-# What the network's own segmentation is called among the methods.
-NETWORK = "network"
-
-# What a score is called; lower is better of the first, higher of the second.
-_LOWER = {
-    "adapted_rand": "adapted Rand error",
-    "voi_split": "VOI split",
-    "voi_merge": "VOI merge",
-    "voi": "VOI",
-}
-_HIGHER = {
-    "precision": "precision",
-    "recall": "recall",
-    "ap50": "AP-50",
-    "ap75": "AP-75",
-    "ap": "AP",
-    "dice": "Dice",
-    "iou": "IoU",
-}
-_NAMES = _LOWER | _HIGHER
-
-# What the top of the page shows, as many as there are.
-_CHIEF = ("adapted_rand", "voi_split", "voi_merge", "ap50", "ap75", "dice")
+from maemem.scores import SCORES
+from maemem.scores.registry import columns
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,7 +147,7 @@ def _number(value: object) -> str:
 
 
 def _chief(rows: Sequence) -> Html:
-    """The chief scores of the test volumes, or of what was scored instead, in large figures."""
+    """The first column of each score in large figures, of the test set if it was scored."""
     sets = [place[0] for place, _ in rows]
     chosen = "test" if "test" in sets else sets[-1] if sets else ""
     blocks = []
@@ -177,10 +156,12 @@ def _chief(rows: Sequence) -> Html:
             continue
         others = {p[2]: s for p, s in rows if p[:2] == (name, volume) and p[2] != NETWORK}
         cards = []
-        for score in [s for s in _CHIEF if scores.get(s) is not None][:4]:
-            beside = [f"{m} {_number(s[score])}" for m, s in others.items() if score in s]
-            lines = [element("dt", text(_NAMES[score]))]
-            lines += [element("dd", text(_number(scores[score])))]
+        for first in (score.columns[0] for score in SCORES.values()):
+            if scores.get(first.name) is None:
+                continue
+            beside = [f"{m} {_number(s[first.name])}" for m, s in others.items() if first.name in s]
+            lines = [element("dt", text(first.heading))]
+            lines += [element("dd", text(_number(scores[first.name])))]
             lines += [element("dd", text(line)) for line in beside]
             cards.append(element("div", join(lines)))
         blocks.append(element("p", text(f"{volume}, {name}"), "faint"))
@@ -192,12 +173,10 @@ def _scores(rows: Sequence, tuned: Mapping[str, Any]) -> Html:
     if not rows:
         return Html("")
     present = {name for _, scores in rows for name in scores}
-    columns = [name for name in _NAMES if name in present]
-    columns += sorted(present - set(columns))
-    arrows = dict.fromkeys(_LOWER, " ↓") | dict.fromkeys(_HIGHER, " ↑")
-    headings = ["set", "volume", "method"]
-    headings += [_NAMES.get(name, name) + arrows.get(name, "") for name in columns]
-    cells = [[*place, *(_number(scores.get(name)) for name in columns)] for place, scores in rows]
+    named = {name: column.heading for name, column in columns().items() if name in present}
+    named |= {name: name for name in sorted(present - set(named))}
+    headings = ["set", "volume", "method", *named.values()]
+    cells = [[*place, *(_number(scores.get(name)) for name in named)] for place, scores in rows]
     own = [i for i, (place, _) in enumerate(rows) if place[2] == NETWORK]
     parts = [table(headings, cells, numeric_from=3, strong=own)]
     parts.append(element("p", text("↓ lower is better, ↑ higher is better."), "faint"))

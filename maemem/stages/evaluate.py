@@ -15,19 +15,21 @@ from typing import Any
 
 import numpy as np
 
+from maemem import layout
+from maemem.assembly.checks import check_config
 from maemem.assembly.volumes import open_scored
-from maemem.blockwise.engine import Map, open_workers
+from maemem.blockwise.engine import Map
 from maemem.blockwise.store import Stored
-from maemem.checks import check_segmentation
+from maemem.blockwise.workers import open_workers
 from maemem.config import Config
 from maemem.data.stores.damage import read_json
 from maemem.durable import write_durably
 from maemem.geometry import Box, blocks
+from maemem.learners.targets.contract import Thresholds
 from maemem.logs import showing_progress
 from maemem.reporting.page import NETWORK
-from maemem.scores.contingency import Contingency, contingency, merge
-from maemem.scores.summary import score_all
-from maemem.segmentation.decoders import Thresholds
+from maemem.scores.contract import Evidence, Score
+from maemem.scores.registry import make_scores, values
 from maemem.stages.predict import SETS
 from maemem.stages.segment import finished_labels
 from maemem.stages.thresholds import (
@@ -52,11 +54,11 @@ def run(config: Config, workdir: pathlib.Path) -> None:
         labels with other thresholds, or the test set was scored with others before.
       FileNotFoundError: if there are no predictions, thresholds or labels; it says what to run.
     """
-    check_segmentation(config)
-    path = workdir / "evaluate" / "scores.json"
-    if not (workdir / "segment" / "tuned.json").exists():
+    check_config(config)
+    path = layout.scores_path(workdir)
+    if not layout.tuned_path(workdir).exists():
         raise FileNotFoundError(
-            f"there is no {workdir / 'segment' / 'tuned.json'}: run the stage segment first, which "
+            f"there is no {layout.tuned_path(workdir)}: run the stage segment first, which "
             f"decides the thresholds on the validation set"
         )
     tuned = fingerprint(workdir)
@@ -65,13 +67,13 @@ def run(config: Config, workdir: pathlib.Path) -> None:
             f"{path} was made with other thresholds than those in segment/tuned.json; the test set "
             f"is scored once: put that file back as it was, or begin a new workdir"
         )
-    thresholds = tuned_thresholds(config, workdir)
+    thresholds, scores = tuned_thresholds(config, workdir), make_scores(config.evaluate)
     sets: dict[str, Any] = {name: {} for name in SETS}
     with open_workers(config.runtime.workers) as workers:
         for name, volume, entry in ((s, *item) for s in SETS for item in config.data[s].items()):
             if entry.labels:
                 sets[name][volume] = _score(
-                    config, workdir, name, volume, entry, thresholds, workers
+                    config, workdir, name, volume, entry, thresholds, scores, workers
                 )
             else:
                 log.warning("%s volume %s has no labels, so it has no scores", name, volume)
@@ -94,35 +96,47 @@ def _score(
     volume: str,
     entry: Config,
     thresholds: Mapping[str, Thresholds],
+    scores: Mapping[str, Score],
     workers: Map,
 ) -> dict[str, Any]:
-    """The scores of a volume: the network's, and under `baselines` those of others."""
+    """The values of a volume: the network's, and under `baselines` those of others."""
     read_truth, box = open_scored(config, workdir, entry)
     parts = [part.moved(box.start_zyx) for part in blocks(box.shape_zyx, config.segment.block_zyx)]
-    scores = {}
+    found = {}
     for method in methods(config):
         labels = finished_labels(config, workdir, name, volume, method, thresholds[method])
-        count = functools.partial(_count, read_truth, labels)
-        table = merge(_tables(count, parts, workers))
-        scores[method] = score_all(table, **config.evaluate.to_dict())
-    own = scores.pop(NETWORK)
-    return {**own, "baselines": scores}
+        gather = functools.partial(_gather, read_truth, labels, parts, workers)
+        found[method] = values(scores, gather)
+    own = found.pop(NETWORK)
+    return {**own, "baselines": found}
 
 
-def _tables(
-    count: Callable[[Box], Contingency], parts: Sequence[Box], workers: Map
-) -> Iterator[Contingency]:
-    """The tables of all parts, in any order; the progress is shown."""
+def _gather(
+    read_truth: Callable[[Box], np.ndarray],
+    labels: Stored,
+    parts: Sequence[Box],
+    workers: Map,
+    evidence: Evidence,
+) -> Any:
+    """The evidence of all blocks; few of their parts are held at a time."""
+    count = functools.partial(_count, evidence, read_truth, labels)
+    return evidence.merge(_counted(count, parts, workers))
+
+
+def _counted(count: Callable[[Box], Any], parts: Sequence[Box], workers: Map) -> Iterator[Any]:
+    """The evidence of each block, in any order; the progress is shown."""
     with showing_progress(
         log, "counted", total=len(parts), missing=len(parts), shown=True
     ) as advance:
-        for table in workers(count, parts):
-            yield table
+        for counted in workers(count, parts):
+            yield counted
             advance()
 
 
-def _count(read_truth: Callable[[Box], np.ndarray], labels: Stored, part: Box) -> Contingency:
-    return contingency(read_truth(part), labels.read(part))
+def _count(
+    evidence: Evidence, read_truth: Callable[[Box], np.ndarray], labels: Stored, part: Box
+) -> Any:
+    return evidence.part(read_truth(part), labels.read(part))
 
 
 def table(sets: dict[str, Any]) -> str:

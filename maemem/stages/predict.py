@@ -19,23 +19,25 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import PyTree
 
+from maemem import layout
+from maemem.assembly.checks import check_config
+from maemem.assembly.learners import make_segmenter
 from maemem.assembly.networks import (
     intensity_range,
-    segmentation,
-    segmenter_fields,
     tta_views,
 )
 from maemem.assembly.volumes import check_sets, open_raw
-from maemem.blockwise.engine import Map, open_workers
+from maemem.blockwise.engine import Map
 from maemem.blockwise.predict import Predict, predict_volume
 from maemem.blockwise.store import open_prediction
 from maemem.blockwise.tta import average_over_views, share_known
-from maemem.checks import check_segmentation
-from maemem.config import WORKDIR, Config
+from maemem.blockwise.workers import open_workers
+from maemem.config import Config
 from maemem.data.stores.formats import VoxelSize
 from maemem.data.stores.volumes import Volume, check_voxel_size
 from maemem.geometry import Box, View, format_zyx
-from maemem.learners.supervised import Segmentation
+from maemem.layout import WORKDIR
+from maemem.learners.supervised import Supervised
 from maemem.training.checkpoint import read_parameters
 from maemem.training.mesh import batch_sharding, check_divisible, make_mesh, replicated
 from maemem.training.model_folder import is_model
@@ -44,6 +46,9 @@ from maemem.workdir import cache_compilations, check_network, read_config, read_
 log = logging.getLogger(__name__)
 
 SETS = ("validation", "test")
+
+# What the parameters of a segmenter mean, beyond their names and shapes.
+SEGMENTER_FIELDS = ("target", "model.encoder", "model.segmenter")
 
 # In voxels: of crops that occupy all cores of a processor.
 _LARGE_CROP = 80**3
@@ -65,7 +70,7 @@ def run(config: Config, workdir: pathlib.Path) -> None:
       FileNotFoundError: if there is no fine-tuned network.
       FileExistsError: if a prediction is there that was made otherwise.
     """
-    check_segmentation(config)
+    check_config(config)
     check_divisible("predict.batch_size", config.predict.batch_size, 1)
     check_sets(config, workdir)
     workdir = workdir.absolute()  # Workers may start elsewhere.
@@ -75,7 +80,7 @@ def run(config: Config, workdir: pathlib.Path) -> None:
         for name, volume, entry in ((s, *item) for s in SETS for item in config.data[s].items()):
             raw = open_raw(config, entry, workdir)
             network = open_network(config, workdir, path, raw.voxel_size_nm)
-            output = workdir / "predict" / name / f"{volume}.zarr"
+            output = layout.prediction_path(workdir, name, volume)
             log.info("predicting %s [%s] with %s", raw.source, entry.region, checkpoint)
             write_prediction(network, raw, entry.region, output, workers)
     network_parameters.cache_clear()
@@ -112,7 +117,7 @@ def checked_network(config: Config, workdir: pathlib.Path) -> tuple[pathlib.Path
     path = network_path(config, workdir)
     network_parameters.cache_clear()  # Fine-tuning may have gone on since.
     _, checkpoint = network_parameters(path)
-    check_network(config, checkpoint, segmenter_fields(config))
+    check_network(config, checkpoint, SEGMENTER_FIELDS)
     return path, checkpoint
 
 
@@ -125,7 +130,7 @@ def trained_voxel_size(config: Config, folder: pathlib.Path) -> VoxelSize:
     if is_model(folder):
         return check_voxel_size(tuple(read_record(folder)["voxel_size_nm"]))
     for name in SETS:
-        for prediction in sorted((folder / "predict" / name).glob("*.zarr")):
+        for prediction in layout.predictions(folder, name):
             return open_prediction(prediction).voxel_size_nm
     for entry in config.data.train.values():
         return open_raw(config, entry, folder).voxel_size_nm
@@ -176,23 +181,24 @@ def open_network(
     """
     params, checkpoint = network_parameters(path)
     network = Network(config, cache, path, _digest(params), voxel_size_nm)
-    init = functools.partial(network.objective.init, crop_zyx=config.predict.window_zyx)
+    window = jax.ShapeDtypeStruct((1, *config.predict.window_zyx), np.float32)
+    init = functools.partial(network.learner.init, like={"image": window})
     wanted = jax.eval_shape(init, jax.random.key(0))
     if jax.tree.map(np.shape, params) != jax.tree.map(np.shape, wanted):
         raise ValueError(
             f"the network {checkpoint} is another one than the config describes, which is a "
-            f"fine-tuned one; give model and objective as it was fine-tuned with"
+            f"fine-tuned one; give model and target as it was fine-tuned with"
         )
     return network
 
 
-def predictor(objective: Segmentation, views: Sequence[View], params: PyTree) -> Predict:
+def predictor(learner: Supervised, views: Sequence[View], params: PyTree) -> Predict:
     """Raw crops to probabilities, the mean over views, on all devices."""
-    apply = jitted(objective)
-    return average_over_views(lambda crops: apply(params, crops), objective.target.undo, views)
+    apply = jitted(learner)
+    return average_over_views(lambda crops: apply(params, crops), learner.target.undo, views)
 
 
-def jitted(objective: Segmentation) -> jax.stages.Wrapped:
+def jitted(learner: Supervised) -> jax.stages.Wrapped:
     """Parameters and raw crops to probabilities, on all devices.
 
     A processor takes large crops one after the other: together they take as many times the memory,
@@ -203,8 +209,8 @@ def jitted(objective: Segmentation) -> jax.stages.Wrapped:
 
     def predict(params: PyTree, crops: jax.Array) -> jax.Array:
         if alone and math.prod(crops.shape[1:]) > _LARGE_CROP:
-            return jax.lax.map(lambda crop: objective.predict(params, crop[None])[0], crops)
-        return objective.predict(params, crops)
+            return jax.lax.map(lambda crop: learner.predict(params, crop[None])[0], crops)
+        return learner.predict(params, crops)
 
     return jax.jit(
         predict,
@@ -232,9 +238,9 @@ class Network:
         return apply(crops)
 
     @functools.cached_property
-    def objective(self) -> Segmentation:
+    def learner(self) -> Supervised:
         """The network without its parameters."""
-        return segmentation(self.config, self.voxel_size_nm)
+        return make_segmenter(self.config)
 
     @functools.cached_property
     def views(self) -> list[View]:
@@ -251,7 +257,7 @@ class Network:
                 f"the network {checkpoint} is another one than when the prediction began; let "
                 f"fine-tuning finish first"
             )
-        return predictor(self.objective, self.views, params)
+        return predictor(self.learner, self.views, params)
 
     def __reduce__(self):
         # Not what is built, which belongs to this process.
@@ -267,10 +273,10 @@ def write_prediction(
     Raises:
       ValueError, FileExistsError: as `predict_volume`.
     """
-    settings, target = network.config.predict, network.objective.target
+    settings, target = network.config.predict, network.learner.target
     identity = {
         "network": network.digest,
-        "objective": network.config.objective.to_dict(),
+        "target": network.config.target.to_dict(),
         "intensity_range": intensity_range(network.config),
         "views": settings.views,
     }

@@ -10,13 +10,13 @@ import logging
 import math
 import os
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from maemem import pictures
+from maemem import layout, pictures
 from maemem.assembly.volumes import open_raw, open_scored, scored_box
 from maemem.blockwise.store import open_labels, open_prediction, read_prediction
 from maemem.config import Config
@@ -74,26 +74,26 @@ def run(config: Config, workdir: pathlib.Path) -> None:
     shown = list(_compared(config, workdir))
     findings = Findings(
         title=workdir.resolve().name,
-        scores=_read_json(workdir / "evaluate" / "scores.json"),
-        tuned=_read_json(workdir / "segment" / "tuned.json").get("thresholds", {}),
+        scores=_read_json(layout.scores_path(workdir)),
+        tuned=_read_json(layout.tuned_path(workdir)).get("thresholds", {}),
         segmentations=[_draw_segmentation(each) for each in shown],
         errors=[_errors(each) for each in shown if each.truth is not None],
         predictions=[
             *_draw_predictions(config, workdir),
             *_held_out(
-                workdir / "finetune" / "prediction.png",
+                layout.picture_path(workdir, "finetune"),
                 "Held-out crops at the last evaluation of fine-tuning.",
             ),
         ],
         learning=list(_draw_learning(workdir)),
         reconstructions=_held_out(
-            workdir / "pretrain" / "reconstruction.png",
-            "Held-out crops: raw, what the encoder saw, and what was predicted of the rest.",
+            layout.picture_path(workdir, "pretrain"),
+            "Held-out crops at the last evaluation of pre-training.",
         ),
-        timings=_read_json(workdir / "timings.json"),
-        record=_read_json(workdir / "config.json"),
+        timings=_read_json(layout.timings_path(workdir)),
+        record=_read_json(layout.config_path(workdir)),
     )
-    target = workdir / "report" / "index.html"
+    target = layout.report_path(workdir)
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_suffix(".tmp")
     temporary.write_text(render(findings), encoding="utf-8")
@@ -106,14 +106,16 @@ def _read_json(path: pathlib.Path) -> dict[str, Any]:
     return read_json(path) if path.exists() else {}
 
 
-def _drawn(config: Config, folder: pathlib.Path) -> Iterator[tuple[str, Config, pathlib.Path]]:
-    """The first volumes of the test set, or else of validation, that have a result in a folder.
+def _drawn(
+    config: Config, workdir: pathlib.Path, path_of: Callable[..., pathlib.Path]
+) -> Iterator[tuple[str, Config, pathlib.Path]]:
+    """The first volumes of the test set, or else of validation, that have a result at its path.
 
     Yields names, what the config says of them, and the result.
     """
     for name in reversed(SETS):
         entries = config.data[name].items()
-        found = [(volume, entry, folder / name / f"{volume}.zarr") for volume, entry in entries]
+        found = [(volume, entry, path_of(workdir, name, volume)) for volume, entry in entries]
         found = [each for each in found if each[2].exists()]
         if found:
             yield from found[:_VOLUMES]
@@ -122,7 +124,7 @@ def _drawn(config: Config, folder: pathlib.Path) -> Iterator[tuple[str, Config, 
 
 def _compared(config: Config, workdir: pathlib.Path) -> Iterator[Shown]:
     """The segmentations, each with its raw image and, where it has labels, beside the truth."""
-    for name, entry, path in _drawn(config, workdir / "segment"):
+    for name, entry, path in _drawn(config, workdir, layout.labels_path):
         yield compare_volume(config, workdir, name, entry, path, _SPOTS)
 
 
@@ -225,7 +227,7 @@ def _errors(shown: Shown) -> VolumeErrors:
 
 
 def _draw_predictions(config: Config, workdir: pathlib.Path) -> Iterator[Panel]:
-    for name, entry, path in _drawn(config, workdir / "predict"):
+    for name, entry, path in _drawn(config, workdir, layout.prediction_path):
         stored = open_prediction(path)
         raw = open_raw(config, entry, workdir)
         region = Box.parse(entry.scored or entry.region, raw.shape_zyx)
@@ -251,12 +253,11 @@ def _draw_predictions(config: Config, workdir: pathlib.Path) -> Iterator[Panel]:
 
 def _draw_learning(workdir: pathlib.Path) -> Iterator[Panel]:
     for stage in ("pretrain", "finetune"):
-        path = workdir / stage / "metrics.jsonl"
+        path = layout.metrics_path(workdir, stage)
         rows = read_metrics(path) if path.exists() else []
         names = {name for row in rows for name in row}
-        losses = [n for n in ("loss", "eval_loss", "eval_masked_mse") if n in names]
-        others = sorted(n for n in names if n.startswith("eval_") and n not in losses)
-        panels = [panel for panel in (losses, others) if panel]
+        held_out = sorted(name for name in names if name.startswith("eval_"))
+        panels = [panel for panel in (["loss"] if "loss" in names else [], held_out) if panel]
         if panels:
             last = {name: value for row in rows for name, value in row.items()}
             values = ", ".join(f"{n} {last[n]:.4g}" for panel in panels for n in panel)

@@ -7,6 +7,7 @@ them by. Labels and scores carry the fingerprint of the `tuned.json` that they w
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import pathlib
@@ -15,23 +16,24 @@ from typing import Any
 
 import numpy as np
 
-from maemem.blockwise.engine import Map, open_workers
+from maemem import layout
+from maemem.assembly.checks import check_config
+from maemem.assembly.networks import decoder
+from maemem.blockwise.engine import Map
 from maemem.blockwise.segment import segment_volume
 from maemem.blockwise.store import Stored, open_labels
-from maemem.checks import check_segmentation
+from maemem.blockwise.workers import open_workers
 from maemem.config import Config
 from maemem.data.stores.ledger import tidy
 from maemem.geometry import Box
+from maemem.learners.targets.contract import Thresholds
 from maemem.reporting.page import NETWORK
-from maemem.segmentation.decoders import Thresholds, check_grid, cutter
 from maemem.stages.predict import SETS
 from maemem.stages.thresholds import (
     decide_thresholds,
-    decoder,
     fingerprint,
     open_decoded,
     refuse_others,
-    settings_of,
     stored_prediction,
     tuned_thresholds,
 )
@@ -52,24 +54,16 @@ def run(config: Config, workdir: pathlib.Path) -> None:
         those that are there, or with other thresholds.
       FileNotFoundError: if there is no prediction.
     """
-    check_segmentation(config)
-    folder = workdir / "segment"
-    folder.mkdir(parents=True, exist_ok=True)
-    check_grid(config.segment.method, config.segment.grid.to_dict())
-    decide_thresholds(config, workdir)
-    tuned = tuned_thresholds(config, workdir)
-    log.info("thresholds: %s", tuned)
+    check_config(config)
+    layout.stage_folder(workdir, "segment").mkdir(parents=True, exist_ok=True)
     with open_workers(config.runtime.workers) as workers:
+        decide_thresholds(config, workdir, workers)
+        tuned = tuned_thresholds(config, workdir)
+        log.info("thresholds: %s", tuned)
         for name, volume, entry in ((s, *item) for s in SETS for item in config.data[s].items()):
             # Baselines are there to be scored beside the network, which takes labels.
             for method in tuned if entry.labels else (NETWORK,):
                 _segment(config, workdir, name, volume, method, tuned[method], workers)
-
-
-def labels_path(workdir: pathlib.Path, name: str, volume: str, method: str) -> pathlib.Path:
-    """Where the labels of a volume of a set are."""
-    suffix = "" if method == NETWORK else f".{method}"
-    return workdir / "segment" / name / f"{volume}{suffix}.zarr"
 
 
 def _segment(
@@ -82,7 +76,7 @@ def _segment(
     workers: Map,
 ) -> None:
     """Decodes one volume by one method, unless that is done."""
-    path = labels_path(workdir, name, volume, method)
+    path = layout.labels_path(workdir, name, volume, method)
     if path.exists():
         finished_labels(config, workdir, name, volume, method, thresholds)
         tidy(path)
@@ -107,7 +101,7 @@ def write_labels(
     """Writes the objects of a whole prediction, and returns how many there are.
 
     Args:
-      config: with `objective` and `segment`.
+      config: with `target` and `segment`.
       method: one of `methods`.
       thresholds: of the method.
       read: of a box, the prediction that the method decodes.
@@ -116,30 +110,35 @@ def write_labels(
       tuned: the fingerprint of the thresholds, kept with the labels.
       workers: who does the blocks.
     """
-    settings = settings_of(config, method)
-    identity = _identity(settings, method, thresholds, stored, tuned)
-    smallest = settings.pop("smallest")
-    cut, merging = cutter(decoder(config, method), thresholds, **settings)
+    how, alone = decoder(config), method == "fragments"
+    cuts = {name: thresholds[name] for name in how.cuts}
+    merges = {name: thresholds[name] for name in how.merges if not alone}
     return segment_volume(
         read,
-        cut,
+        functools.partial(how.cut, **cuts),
         path,
         region=stored.region,
         voxel_size_nm=stored.voxel_size_nm,
         block_zyx=config.segment.block_zyx,
         halo_zyx=config.segment.halo_zyx,
-        smallest=smallest,
-        identity=identity,
-        merging=merging,
+        smallest=_smallest(config, method),
+        identity=_identity(config, method, thresholds, stored, tuned),
+        merging=None if alone else how.merging(**merges),
         workers=workers,
     )
 
 
+def _smallest(config: Config, method: str) -> int:
+    """In voxels; fragments are what they are, and most are small."""
+    return 0 if method == "fragments" else config.segment.smallest
+
+
 def _identity(
-    settings: dict[str, Any], method: str, thresholds: Thresholds, stored: Stored, tuned: str
+    config: Config, method: str, thresholds: Thresholds, stored: Stored, tuned: str
 ) -> dict[str, Any]:
     """All that decides labels but the blocks, as it is read back from JSON."""
-    own = {"method": method, "thresholds": thresholds, "tuned": tuned, "settings": settings}
+    own = {"method": method, "thresholds": thresholds, "tuned": tuned}
+    own["settings"] = config.segment.decoder.to_dict() | {"smallest": _smallest(config, method)}
     return json.loads(json.dumps({**own, "prediction": stored.attributes}))
 
 
@@ -157,7 +156,7 @@ def finished_labels(
       ValueError: if they were made of another one, or otherwise; it names the differences.
       FileNotFoundError: if there are none, or no prediction.
     """
-    path, tuned = labels_path(workdir, name, volume, method), fingerprint(workdir)
+    path, tuned = layout.labels_path(workdir, name, volume, method), fingerprint(workdir)
     labels = open_labels(path)
     found = labels.attributes
     if found.get("tuned") != tuned:
@@ -166,7 +165,7 @@ def finished_labels(
             f"file back as it was, or begin a new workdir"
         )
     stored = stored_prediction(workdir, name, volume)
-    wanted = _identity(settings_of(config, method), method, thresholds, stored, tuned)
+    wanted = _identity(config, method, thresholds, stored, tuned)
     # Entry by entry, so that the difference is named and not two whole predictions.
     before, now = ({**each.pop("prediction", {}), **each} for each in (dict(found), wanted))
     before = {key: value for key, value in before.items() if key in now}

@@ -12,37 +12,36 @@ import json
 import logging
 import math
 import pathlib
+import shutil
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
-from maemem.assembly.networks import target
-from maemem.assembly.volumes import open_raw, read_truth
+from maemem import layout
+from maemem.assembly.networks import decoder
+from maemem.assembly.volumes import open_raw, open_scored
+from maemem.blockwise.engine import Map
+from maemem.blockwise.segment import CutRegion, cut_region
 from maemem.blockwise.store import Stored, open_prediction
 from maemem.config import Config
 from maemem.data.stores.damage import read_json
 from maemem.data.stores.ledger import differences
 from maemem.durable import write_durably
 from maemem.geometry import Box
-from maemem.learners.targets.affinity import Affinity
+from maemem.learners.targets.contract import Thresholds, combinations
 from maemem.reporting.page import NETWORK
-from maemem.scores.contingency import contingency
-from maemem.scores.summary import score_all
-from maemem.segmentation.decoders import Thresholds, candidates
+from maemem.scores.contract import Column, Score
+from maemem.scores.registry import make_selected
 from maemem.segmentation.intensity import intensity_affinities
 from maemem.stages.predict import network_digest, network_is_made, network_path
 from maemem.training.model_folder import check_files, is_model
-from maemem.training.progress import progress_bar
 from maemem.workdir import check_network
 
 log = logging.getLogger(__name__)
 
 # What thresholds mean, beyond their names.
-DECODING_FIELDS = (
-    *("segment.method", "segment.fragments", "segment.sectionwise"),
-    *("objective.kind", "objective.offsets", "objective.distance"),
-)
+DECODING_FIELDS = ("target", "segment.decoder")
 
 
 def methods(config: Config) -> list[str]:
@@ -52,10 +51,10 @@ def methods(config: Config) -> list[str]:
 
 def thresholds_path(network: pathlib.Path) -> pathlib.Path:
     """Where the thresholds of a network are, of a workdir or a model folder."""
-    return network / ("tuned.json" if is_model(network) else "segment/tuned.json")
+    return network / layout.TUNED if is_model(network) else layout.tuned_path(network)
 
 
-def decide_thresholds(config: Config, workdir: pathlib.Path) -> None:
+def decide_thresholds(config: Config, workdir: pathlib.Path, workers: Map = map) -> None:
     """Writes WORKDIR/segment/tuned.json, unless it is there.
 
     Raises:
@@ -63,11 +62,14 @@ def decide_thresholds(config: Config, workdir: pathlib.Path) -> None:
         network has no thresholds that fit, or the test set was decoded with others before.
       FileNotFoundError: if there is no prediction.
     """
-    path = workdir / "segment" / "tuned.json"
+    path = layout.tuned_path(workdir)
     if not path.exists():
         _refuse_retuning(workdir)
-        decide = _tune if config.data.validation else _take_thresholds
-        write_durably(path, json.dumps(decide(config, workdir), indent=1))
+        if config.data.validation:
+            record = _tune(config, workdir, workers)
+        else:
+            record = _take_thresholds(config, workdir)
+        write_durably(path, json.dumps(record, indent=1))
 
 
 def check_thresholds(config: Config, workdir: pathlib.Path) -> None:
@@ -78,7 +80,7 @@ def check_thresholds(config: Config, workdir: pathlib.Path) -> None:
         none that fit.
       FileNotFoundError: if there is no network to take them from.
     """
-    if "predict" not in config.stages or (workdir / "segment" / "tuned.json").exists():
+    if "predict" not in config.stages or layout.tuned_path(workdir).exists():
         return
     if config.data.validation or network_is_made(config):
         _tuning_volumes(config)
@@ -93,7 +95,7 @@ def tuned_thresholds(config: Config, workdir: pathlib.Path) -> dict[str, Thresho
       ValueError: if they cannot be read, or were tuned on other predictions than those of now.
       FileNotFoundError: if these are not there.
     """
-    path = workdir / "segment" / "tuned.json"
+    path = layout.tuned_path(workdir)
     record = read_json(path)
     thresholds = record.get("thresholds")
     if not isinstance(thresholds, dict) or NETWORK not in thresholds:
@@ -123,12 +125,12 @@ def refuse_others(
 
 def fingerprint(workdir: pathlib.Path) -> str:
     """What tells the frozen thresholds from others."""
-    return hashlib.sha256((workdir / "segment" / "tuned.json").read_bytes()).hexdigest()[:16]
+    return hashlib.sha256(layout.tuned_path(workdir).read_bytes()).hexdigest()[:16]
 
 
 def _refuse_retuning(workdir: pathlib.Path) -> None:
     """Refuses to decide on thresholds once the test set was decoded or scored with some."""
-    for result in (workdir / "segment" / "test", workdir / "evaluate" / "scores.json"):
+    for result in (layout.stage_folder(workdir, "segment") / "test", layout.scores_path(workdir)):
         if result.exists():
             raise ValueError(
                 f"{result} is there, but segment/tuned.json, whose thresholds made it, is gone; "
@@ -137,81 +139,140 @@ def _refuse_retuning(workdir: pathlib.Path) -> None:
             )
 
 
-def _tune(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
+def _tune(config: Config, workdir: pathlib.Path, workers: Map) -> dict[str, Any]:
     """The best thresholds of each method on the labelled validation volumes, and all that were."""
     labelled = _tuning_volumes(config)
     made_of = {name: stored_prediction(workdir, "validation", name).attributes for name in labelled}
     record = {"select_by": config.segment.select_by, "predictions": made_of}
-    record |= {"thresholds": {}, "costs": {}, "tried": {}}
+    record |= {"thresholds": {}, "scores": {}, "tried": {}}
+    column = make_selected(config.evaluate, config.segment.select_by)[1]
     for method in methods(config):
         if method == "fragments":  # Those that the network's segmentation was put together from.
             chosen = record["thresholds"][NETWORK]
-            record["thresholds"][method] = {name: chosen[name] for name in ("low", "high")}
+            record["thresholds"][method] = {name: chosen[name] for name in decoder(config).cuts}
             continue
-        costs: dict[str, list[float]] = {}
+        scores: dict[str, list[float]] = {}
         empty: set[str] = set()
-        for volume, entry in labelled.items():
-            for thresholds, cost, objects in _costs(config, workdir, volume, entry, method):
-                costs.setdefault(json.dumps(thresholds), []).append(cost)
-                if not objects:
-                    empty.add(json.dumps(thresholds))
-        means = {key: _mean(values) for key, values in costs.items()}
-        best = best_of(means, empty)
+        for volume in labelled:
+            for tried in _tried(config, workdir, volume, method, workers):
+                key = json.dumps(tried["thresholds"])
+                scores.setdefault(key, []).append(tried["score"])
+                if not tried["objects"]:
+                    empty.add(key)
+        means = {key: _mean(values) for key, values in scores.items()}
+        best = best_of(means, empty, column)
         if math.isnan(means[best]):
             raise ValueError(
                 f"no volume of data.validation ({', '.join(labelled)}) has anything to score "
                 f"{config.segment.select_by} by; choose regions whose labels show some objects"
             )
         record["thresholds"][method] = json.loads(best)
-        record["costs"][method] = means[best]
-        record["tried"][method] = [{**json.loads(key), "cost": cost} for key, cost in means.items()]
-        log.info("tuned %s: %s, %s %.4f", method, best, config.segment.select_by, means[best])
+        record["scores"][method] = means[best]
+        record["tried"][method] = [
+            {**json.loads(key), column.name: mean} for key, mean in means.items()
+        ]
+        log.info("tuned %s: %s, %s %.4f", method, best, column.heading, means[best])
+    shutil.rmtree(layout.tuning_folder(workdir), ignore_errors=True)
     return record
 
 
-def _costs(
-    config: Config, workdir: pathlib.Path, volume: str, entry: Config, method: str
-) -> Iterator[tuple[Thresholds, float, int]]:
-    """Thresholds, what they cost, and how many objects they find."""
-    grid = config.segment.grid.to_dict()
-    truth, box = read_truth(config, workdir, entry)
+def _tried(
+    config: Config, workdir: pathlib.Path, volume: str, method: str, workers: Map
+) -> Iterator[dict[str, Any]]:
+    """All combinations of the grid, with the score and the number of objects that each gives.
+
+    A volume is cut, block by block, once for all ways to merge its pieces; what was found is kept
+    until all is tuned, so that a run that was killed goes on.
+    """
+    grid, how = config.segment.grid.to_dict(), decoder(config)
+    every = list(combinations(grid, how.cuts))
+    folder = layout.tuning_folder(workdir) / f"{volume}.{method}"
     read, stored = open_decoded(config, workdir, "validation", volume, method)
-    prediction = read(stored.region)
-    z, y, x = (-n for n in stored.region.start_zyx)
-    inside = box.moved((z, y, x)).slices
-    total = math.prod(map(len, grid.values()))
-    found = candidates(decoder(config, method), prediction, grid, **settings_of(config, method))
-    with progress_bar(total, 0, "combination") as bar:
-        for thresholds, labels in found:
-            scores = score_all(contingency(truth, labels[inside]), **config.evaluate.to_dict())
-            bar.update()
-            yield thresholds, cost(scores, config.segment.select_by), int(labels.max())
+    for number, cuts in enumerate(every, 1):
+        identity = [config.segment.to_dict(), cuts, stored.attributes]
+        digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+        path, scratch = folder / f"{digest}.json", folder / digest
+        if not path.exists():
+            log.info("tuning %s on %s: cut %d of %d", method, volume, number, len(every))
+            tried = list(_merged(config, workdir, volume, cuts, read, stored, scratch, workers))
+            write_durably(path, json.dumps({"tried": tried}))
+            shutil.rmtree(scratch)
+        yield from read_json(path)["tried"]
 
 
-def best_of(costs: dict[str, float], empty: set[str]) -> str:
-    """The thresholds of the lowest cost; NaN is the highest.
+def _merged(
+    config: Config,
+    workdir: pathlib.Path,
+    volume: str,
+    cuts: Thresholds,
+    read: Callable[[Box], np.ndarray],
+    stored: Stored,
+    scratch: pathlib.Path,
+    workers: Map,
+) -> Iterator[dict[str, Any]]:
+    """A volume cut in one way, and all ways to merge its pieces."""
+    grid, how = config.segment.grid.to_dict(), decoder(config)
+    score, column = make_selected(config.evaluate, config.segment.select_by)
+    region = cut_region(
+        read,
+        functools.partial(how.cut, **cuts),
+        scratch,
+        region=stored.region,
+        voxel_size_nm=stored.voxel_size_nm,
+        block_zyx=config.segment.block_zyx,
+        halo_zyx=config.segment.halo_zyx,
+        scores=grid.get("score", ()),
+        identity={"thresholds": cuts},
+        workers=workers,
+    )
+    read_truth, box = open_scored(config, workdir, config.data.validation[volume])
+    count = functools.partial(_count, score, region, read_truth, stored.region, box)
+    evidence = score.evidence.merge(workers(count, region.blocks))
+    merges = {how.merging(**each): each for each in combinations(grid, how.merges)}
+    for merging, objects in region.objects(list(merges), config.segment.smallest):
+        values = score.values(score.evidence.rename(evidence, objects))
+        thresholds = {**cuts, **merges[merging]}
+        found = {"score": values[column.name], "objects": int(objects.max())}
+        yield {"thresholds": thresholds, **found}
+
+
+def _count(
+    score: Score,
+    region: CutRegion,
+    read_truth: Callable[[Box], np.ndarray],
+    predicted: Box,
+    scored: Box,
+    block: Box,
+) -> Any:
+    """What is known of a block, in the part that scores count."""
+    part = block.moved(predicted.start_zyx).intersection(scored)
+    if part is None:
+        return score.evidence.part(np.zeros((0, 1, 1), int), np.zeros((0, 1, 1), int))
+    z, y, x = (-a - b for a, b in zip(predicted.start_zyx, block.start_zyx, strict=True))
+    pieces = region.read(block)[part.moved((z, y, x)).slices]
+    return score.evidence.part(read_truth(part), pieces)
+
+
+def best_of(scores: dict[str, float], empty: set[str], column: Column) -> str:
+    """The thresholds of the best score; NaN is the worst.
 
     Those that leave a volume without objects come last: background alone can score a perfect Rand
     error and VOI where the truth has one object.
 
     Args:
-      costs: by thresholds.
+      scores: by thresholds.
       empty: thresholds that find no object in some volume.
+      column: what the scores are; it says which are better.
     """
-    return min(costs, key=lambda key: (math.isnan(costs[key]), key in empty, costs[key]))
+    return min(
+        scores, key=lambda key: (math.isnan(scores[key]), key in empty, column.rank(scores[key]))
+    )
 
 
 def _mean(values: list[float]) -> float:
     """Over the volumes that have anything to score."""
     scored = [value for value in values if not math.isnan(value)]
     return sum(scored) / len(scored) if scored else math.nan
-
-
-def cost(scores: dict[str, float], select_by: str) -> float:
-    """What tuning minimises."""
-    if select_by == "voi":
-        return scores["voi_split"] + scores["voi_merge"]
-    return scores[select_by] if select_by == "adapted_rand" else -scores[select_by]
 
 
 def _take_thresholds(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
@@ -272,31 +333,13 @@ def _tuning_volumes(config: Config) -> dict[str, Config]:
     return labelled
 
 
-def decoder(config: Config, method: str) -> str:
-    """What decodes a method; affinities of the image are decoded as the network's are."""
-    return "fragments" if method == "fragments" else config.segment.method
-
-
-def settings_of(config: Config, method: str) -> dict[str, Any]:
-    """What a decoder is told beside its thresholds; see `maemem.segmentation.decoders.cutter`."""
-    what = target(config.objective)
-    offsets = what.offsets_zyx if isinstance(what, Affinity) else ()
-    return {
-        # Fragments are what they are; most are small.
-        "smallest": 0 if method == "fragments" else config.segment.smallest,
-        "sectionwise": config.segment.sectionwise,
-        "fragments": config.segment.fragments,
-        "offsets_zyx": offsets,
-    }
-
-
 def stored_prediction(workdir: pathlib.Path, name: str, volume: str) -> Stored:
     """What the network predicted of a volume of a set.
 
     Raises:
       FileNotFoundError: if it did not yet.
     """
-    return open_prediction(workdir / "predict" / name / f"{volume}.zarr")
+    return open_prediction(layout.prediction_path(workdir, name, volume))
 
 
 def open_decoded(

@@ -2,8 +2,8 @@
 
 python -m maemem.view WORKDIR [--set=test] [--name=VOLUME]
 
-Serves them in neuroglancer, until Ctrl-C. With `--state` it writes a file instead: a state that
-another neuroglancer opens.
+Serves them in neuroglancer until Ctrl-C, or, with `--state`, writes a state file for another
+neuroglancer.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ def main(argv: list[str]) -> None:
 
 
 def show(workdir: pathlib.Path) -> None:
-    """Does what the flags ask for.
+    """Serves the results, or writes a state, as the flags say.
 
     Raises:
-      ValueError: if they contradict each other, something is not installed, or there is nothing to
-        see yet; it names the stage to run.
-      OSError: if the workdir or its volumes are not there.
+      ValueError: if flags contradict each other, neuroglancer is not installed, or there are no
+        results yet; it names the stage to run.
+      OSError: if the workdir or its volumes are missing.
     """
     # Imported late: a misspelt flag should not have to wait for JAX.
     from maemem.view.scene import read_scene

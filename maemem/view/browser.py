@@ -1,4 +1,4 @@
-"""A scene in neuroglancer: served by this process, or as a state with addresses of the stores."""
+"""A scene in neuroglancer: served by this process, or as a state with addresses of arrays."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from maemem.view.scene import Layer, Scene
 
 log = logging.getLogger(__name__)
 
-_UNKNOWN = ("float16", "int64")  # neuroglancer reads none of these from files.
-_SURFACE_VOXELS = 200_000_000  # Of larger volumes no surfaces are made: that takes all of it.
+_UNKNOWN = ("float16", "int64")  # Neuroglancer does not read these from files.
+_SURFACE_VOXELS = 200_000_000  # Larger volumes have no surfaces, which need all voxels in memory.
 _MATCHES = 5_000  # At most so many segments get the colour of their object.
-_PANEL = 300  # Pixels that the scored part fills at first, about.
+_PANEL = 300  # About how many pixels the scored part fills at first.
 
-# Where a layer's data come from, and how they lie in the volume.
+# Makes the data source of a layer, with its position in the volume.
 Source = Callable[[Layer], neuroglancer.LayerDataSource]
 
 _PROBABILITY_SHADER = """
@@ -45,7 +45,7 @@ void main() {
 
 
 def served(layer: Layer) -> neuroglancer.LayerDataSource:
-    """Reads an array a chunk at a time, as a browser asks for it."""
+    """Serves an array from this process, chunk by chunk."""
     labels = layer.kind == "labels"
     volume = neuroglancer.LocalVolume(
         _displayable(layer),
@@ -59,17 +59,17 @@ def served(layer: Layer) -> neuroglancer.LayerDataSource:
 
 
 def addressed(address: Callable[[str], str]) -> Source:
-    """Where another neuroglancer finds an array, and how that lies in the volume.
+    """Sources by address, which any neuroglancer can read.
 
     Args:
-      address: what to call a tensorstore URL, such as `file:///data/raw.zarr/0/|zarr3:`; it raises
-        ValueError if it has no name elsewhere.
+      address: maps a tensorstore URL, such as `file:///data/raw.zarr/0/|zarr3:`, to a public one;
+        raises ValueError if there is none.
     """
 
     def source(layer: Layer) -> neuroglancer.LayerDataSource:
         store, size_nm = layer.store, layer.voxel_size_nm
         if store.base is not None:
-            # Binned as it is read: the array of finer voxels is what has an address.
+            # Binned on reading: the array of finer voxels has an address.
             z, y, x = np.array(size_nm) / store.spec().to_json()["downsample_factors"]
             store, size_nm = store.base, (z, y, x)
         axes = _axes(store)
@@ -77,7 +77,7 @@ def addressed(address: Callable[[str], str]) -> Source:
         matrix, stored_sizes = np.zeros((len(axes), len(axes) + 1)), []
         for axis, (_, output) in enumerate(axes):
             row = output.input_dimension
-            if row is None:  # One of its channels or times: the 0 of an axis of the layer's own.
+            if row is None:  # A channel or time: position 0 on a local axis of the layer.
                 row = len(names)
                 names, starts, sizes = [*names, f"axis{axis}'"], [*starts, 0], [*sizes, 0]
             matrix[row, axis], matrix[row, -1] = 1, starts[row] - output.offset
@@ -95,20 +95,20 @@ def addressed(address: Callable[[str], str]) -> Source:
 
 
 def _axes(store: ts.TensorStore) -> list[tuple[str, ts.OutputIndexMap]]:
-    """What neuroglancer calls each axis of an array (a transform must, too), and what is shown."""
+    """Neuroglancer's name of each stored axis, and how the axis maps to the store's."""
     kvstore, turn = store.kvstore, store.spec().transform
     layout = read_layout(kvstore) if kvstore else None
     if layout is None or turn is None:
-        raise ValueError(f"{store} is not stored in a way that neuroglancer could read")
+        raise ValueError(f"{store} is not stored in a format that neuroglancer can read")
     prefix = "dim_" if layout.driver == "zarr3" else "d"
     names = layout.axes or [f"{prefix}{axis}" for axis in range(turn.output_rank)]
     if layout.driver == "neuroglancer_precomputed":
-        names = names[:3]  # Its channel, of which there is one, is no axis there.
+        names = names[:3]  # Neuroglancer has no axis for its single channel.
     return [(name, turn.output[axis]) for axis, name in enumerate(names)]
 
 
 def _space(names: Sequence[str], sizes_nm: Sequence[float]) -> neuroglancer.CoordinateSpace:
-    """Axes and their voxel sizes; those of size 0 only count."""
+    """A space of axes with voxel sizes in nm; 0: without a unit."""
     return neuroglancer.CoordinateSpace(
         names=names,
         units=["nm" if size else "" for size in sizes_nm],
@@ -117,7 +117,7 @@ def _space(names: Sequence[str], sizes_nm: Sequence[float]) -> neuroglancer.Coor
 
 
 def _displayable(layer: Layer) -> ts.TensorStore:
-    """The same values, in a type that neuroglancer has; unlabelled voxels have no id."""
+    """An array in a type that neuroglancer has; unlabelled voxels become 0."""
     dtype = layer.store.dtype.numpy_dtype
     if dtype == np.float16:
         return ts.cast(layer.store, ts.float32)
@@ -134,7 +134,7 @@ def _displayable(layer: Layer) -> ts.TensorStore:
 
 
 def serve(scene: Scene, address: str, port: int) -> str:
-    """Serves a scene, and neuroglancer itself, until the process ends; returns its URL."""
+    """Serves a scene and neuroglancer until the process ends; returns the URL."""
     neuroglancer.set_server_bind_address(address, port)
     viewer = neuroglancer.Viewer()
     viewer.set_state(state(scene, served))
@@ -157,13 +157,12 @@ def addressed_state(scene: Scene, address: Callable[[str], str]) -> str:
 
 
 def web_address(url_prefix: str, folder: pathlib.Path) -> Callable[[str], str]:
-    """What names a store on the web, if a web server has a folder at `url_prefix`.
+    """Maps URLs of local arrays to those of a web server that serves a folder at `url_prefix`.
 
-    The names are those of tensorstore URLs, which neuroglancer shares; what is not a local file
-    keeps its own.
+    Neuroglancer shares the syntax of tensorstore's URLs; those that are not local stay.
 
     Raises:
-      ValueError: when called with a local store that is not in the folder.
+      ValueError: when called with a local array outside of the folder.
     """
     root = folder.expanduser().resolve()
 
@@ -186,15 +185,15 @@ def web_address(url_prefix: str, folder: pathlib.Path) -> Callable[[str], str]:
 
 
 def state(scene: Scene, source: Source) -> neuroglancer.ViewerState:
-    """What neuroglancer shows of a scene; the truth, if there is one, beside the segmentation.
+    """The state of neuroglancer for a scene, with truth and segmentation side by side.
 
     Args:
-      scene: what there is.
-      source: `served`, or as `addressed` makes it.
+      scene: what to show.
+      source: `served`, or from `addressed`.
     """
     result = neuroglancer.ViewerState()
     result.title = scene.title
-    # In this order x points right, and y down.
+    # In this order neuroglancer shows x to the right and y down.
     result.dimensions = _space("xyz", scene.voxel_size_nm[::-1])
     bounds = zip(scene.scored.start_zyx, scene.scored.stop_zyx, strict=True)
     result.position = [(a + b) // 2 + 0.5 for a, b in bounds][::-1]
@@ -210,7 +209,7 @@ def state(scene: Scene, source: Source) -> neuroglancer.ViewerState:
             own = where.transform.output_dimensions.names[3:]
             shown.local_dimensions = _space(own, [0] * len(own))
             shown.local_position = [0.5] * len(own)
-        # Probabilities would hide what is below.
+        # Probabilities would hide the layers below.
         visible = layer.kind != "probability"
         result.layers.append(name=layer.name, layer=shown, visible=visible)
     if scene.spots:
@@ -247,10 +246,10 @@ def _probability(
 def _labels(
     scene: Scene, layer: Layer, source: neuroglancer.LayerDataSource
 ) -> neuroglancer.SegmentationLayer:
-    """A segment that is right has the colour of its object in the truth."""
+    """Labels; a correct segment has the colour of its true object."""
     result = neuroglancer.SegmentationLayer(source=source)
     if layer.name == "segmentation":
-        result.color_seed = 1  # Or other segments had the colours of objects with the same ids.
+        result.color_seed = 1  # Else wrong segments had the colours of objects with equal ids.
         result.segment_colors = {
             segment: hex_string_from_segment_id(0, truth)
             for segment, truth in list(scene.matches.items())[:_MATCHES]
@@ -262,7 +261,7 @@ _LAYERS = {"image": _image, "probability": _probability, "labels": _labels}
 
 
 def _spots(scene: Scene) -> neuroglancer.LocalAnnotationLayer:
-    """A point for each error, largest first; to select it selects its segment and its object."""
+    """A point for each error, largest first; selecting it selects its segment and true object."""
     return neuroglancer.LocalAnnotationLayer(
         tab="annotations",
         dimensions=_space("zyx", scene.voxel_size_nm),

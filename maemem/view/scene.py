@@ -1,4 +1,4 @@
-"""What there is to see of a volume in a workdir: its layers, and where the segmentation errs."""
+"""What to show of a volume in a workdir: layers, and errors of the segmentation."""
 
 from __future__ import annotations
 
@@ -10,17 +10,16 @@ from typing import Literal
 
 import tensorstore as ts
 
-from maemem.assembly.volumes import open_labels as open_truth
-from maemem.assembly.volumes import open_raw, scored_box
+from maemem import layout
+from maemem.assembly.volumes import open_raw, open_truth, scored_box
 from maemem.blockwise.store import open_labels, open_prediction
 from maemem.config import UINT8_RANGE, Config
 from maemem.data.stores.formats import VoxelSize
+from maemem.data.truth import LabelVolume
 from maemem.geometry import Box, Zyx
 from maemem.reporting.errors import Spot
-from maemem.reporting.page import NETWORK
 from maemem.stages.predict import SETS
 from maemem.stages.report import compare_volume
-from maemem.stages.segment import labels_path
 
 _COLOURS = ("red", "green", "blue", "magenta", "cyan", "yellow")  # Of channels, in turn.
 
@@ -29,7 +28,7 @@ log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class Layer:
-    """An array, and where it lies in the volume."""
+    """An array and its position in the volume."""
 
     name: str
     kind: Literal["image", "probability", "labels"]
@@ -37,7 +36,7 @@ class Layer:
     voxel_size_nm: VoxelSize  # z y x
     start_zyx: Zyx = (0, 0, 0)  # in voxels of the volume
     colour: str = ""  # of a probability
-    unlabelled: int = -1  # of labels: an id that is none, as negative ones are
+    unlabelled: int = -1  # of labels: an id to hide, like negative ones
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,16 +47,16 @@ class Scene:
     layers: tuple[Layer, ...]
     voxel_size_nm: VoxelSize  # z y x
     intensity_range: tuple[float, float]  # of the raw volume, from black to white
-    scored: Box  # where to look first
+    scored: Box  # shown first
     spots: tuple[Spot, ...] = ()  # their centres in voxels of the volume
-    # Which object of the truth a segment is, of those where each is the other's main one.
+    # True object of each segment, where each is the other's largest overlap.
     matches: dict[int, int] = dataclasses.field(default_factory=dict)
 
 
 def read_scene(
     config: Config, workdir: pathlib.Path, *, name: str = "", volume: str = "", spots: int = 20
 ) -> Scene:
-    """Opens what a workdir holds of one volume.
+    """Opens the results for one volume in a workdir.
 
     Args:
       config: that the workdir was made with.
@@ -67,15 +66,15 @@ def read_scene(
       spots: how many errors to find, of each kind.
 
     Raises:
-      ValueError: if there is no such set or volume, or nothing to see of it yet.
-      FileNotFoundError: if the volume is not where it was.
+      ValueError: if there is no such set or volume, or no result for it yet.
+      FileNotFoundError: if the raw volume has moved.
     """
     name, volume = _choose(config, workdir, name, volume)
     entry = config.data[name][volume]
     raw = open_raw(config, entry, workdir)
     size = raw.voxel_size_nm
     layers = [Layer("raw", "image", raw.store, size)]
-    path = _predicted(workdir, name, volume)
+    path = layout.prediction_path(workdir, name, volume)
     if path.exists():
         stored = open_prediction(path)
         start = stored.region.start_zyx
@@ -83,10 +82,11 @@ def read_scene(
             Layer(f"prediction {each}", "probability", stored.store[i], size, start, colour)
             for (i, each), colour in zip(enumerate(stored.channels), itertools.cycle(_COLOURS))
         ]
-    if entry.labels:
-        truth = open_truth(config, entry, workdir, raw).store
-        layers.append(Layer("truth", "labels", truth, size, unlabelled=entry.unlabelled))
-    path = labels_path(workdir, name, volume, NETWORK)
+    truth = open_truth(config, entry, workdir, raw) if entry.labels else None
+    if isinstance(truth, LabelVolume):
+        store, unlabelled = truth.volume.store, truth.unlabelled
+        layers.append(Layer("truth", "labels", store, size, unlabelled=unlabelled))
+    path = layout.labels_path(workdir, name, volume)
     found, matches = [], {}
     if path.exists():
         stored = open_labels(path)
@@ -108,12 +108,8 @@ def _moved(place: Zyx, by: Zyx) -> Zyx:
     return z, y, x
 
 
-def _predicted(workdir: pathlib.Path, name: str, volume: str) -> pathlib.Path:
-    return workdir / "predict" / name / f"{volume}.zarr"
-
-
 def _choose(config: Config, workdir: pathlib.Path, name: str, volume: str) -> tuple[str, str]:
-    """The set and the volume that are meant: the first that is segmented, else predicted."""
+    """The set and volume to show: the first segmented one, else the first predicted one."""
     every = [(s, v) for s in reversed(SETS) for v in config.data[s]]
     wanted = [(s, v) for s, v in every if name in ("", s) and volume in ("", v)]
     if not wanted:
@@ -122,8 +118,8 @@ def _choose(config: Config, workdir: pathlib.Path, name: str, volume: str) -> tu
             f"{workdir} has no volume {volume} in the set {name or 'test or validation'}; its "
             f"volumes are {known}"
         )
-    segmented = [each for each in wanted if labels_path(workdir, *each, NETWORK).exists()]
-    predicted = [each for each in wanted if _predicted(workdir, *each).exists()]
+    segmented = [each for each in wanted if layout.labels_path(workdir, *each).exists()]
+    predicted = [each for each in wanted if layout.prediction_path(workdir, *each).exists()]
     if not segmented + predicted:
         raise ValueError(
             f"{workdir} has no prediction of {' or '.join(f'{s} {v}' for s, v in wanted)} yet; run "
