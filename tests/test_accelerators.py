@@ -1,66 +1,53 @@
 """What a training step becomes on GPUs and TPUs, read from the program that they would be given."""
 
 import dataclasses
+import pathlib
 import re
 
 import jax
 import jax.numpy as jnp
 import pytest
 
-from maemem.assembly.networks import reconstruction, segmentation
-from maemem.assembly.trainings import optimizer_settings
-from maemem.data.samples.crops import Crops
-from maemem.models.layers import Compute
-from maemem.training.mesh import make_mesh
-from maemem.training.step import make_train_step, state_maker
+from maemem.assembly.learners import make_learner
+from maemem.assembly.trainings import make_training
+from maemem.models.compute import Compute
+from maemem.training.fit import prepare
 from tests import runs
+from tests.learners.made import like
 
 # The article's crop and patch, so its numbers of tokens: 21 are seen, 216 are decoded.
 ARTICLE = {
     "data__crop_zyx": "(6,96,96)",
-    "model__patch_zyx": "(1,16,16)",
-    "model__channels": "(8,8,8,8)",
+    "model__encoder__patch_zyx": "(1,16,16)",
+    "model__segmenter__channels": "(8,8,8,8)",
     "model__encoder__width": 32,
-    "model__decoder__width": 32,
-    "pretrain__masking__ratio": 0.9,
-    "pretrain__masking__decoded": 0,
+    "pretrain__learner__decoder__width": 32,
+    "pretrain__learner__ratio": 0.9,
+    "pretrain__learner__decoded": 0,
 }
 
 
 def program(stage: str, platform: str, attention: str) -> str:
     """The step of a stage, lowered for a platform."""
     config = runs.config(**ARTICLE)
-    if stage == "pretrain":
-        objective = reconstruction(config)
-    else:  # Augmentation interpolates by small products, in float32 on purpose.
-        objective = dataclasses.replace(segmentation(config, (30.0, 6.0, 6.0)), augmentation=None)
-    model = dataclasses.replace(objective.model, compute=Compute(jnp.bfloat16, attention=attention))
-    objective = dataclasses.replace(objective, model=model)
-    optimizer = optimizer_settings(config[stage].optimizer, config[stage].steps)
-    mesh = make_mesh()
-    like, _ = state_maker(
-        lambda key: objective.init(key, config.data.crop_zyx),
-        optimizer.transformation(),
-        seed=0,
-        ema=False,
-        mesh=mesh,
-        fsdp=False,
+    learner, run = make_learner(config, stage), make_training(config, stage, pathlib.Path())
+    how = Compute(jnp.bfloat16, attention=attention)
+    made = learner.given.segmenter
+    given = dataclasses.replace(
+        learner.given,
+        compute=how,
+        encoder=learner.given.encoder.clone(compute=how),
+        segmenter=lambda outputs: clone(made(outputs), how),
+        augmentation=None,  # It interpolates by small products, in float32 on purpose.
     )
-    step = make_train_step(
-        objective.loss,
-        optimizer.transformation(),
-        optimizer.schedule(),
-        like,
-        seed=0,
-        ema_decay=0.0,
-        accumulation=1,
-        mesh=mesh,
-        fsdp=False,
-    )
-    shape = (8, *config.data.crop_zyx)
-    image, labels = jax.ShapeDtypeStruct(shape, jnp.uint8), jax.ShapeDtypeStruct(shape, jnp.int32)
-    batch = image if stage == "pretrain" else Crops(image, labels)
-    return step.trace(like, batch).lower(lowering_platforms=(platform,)).as_text()
+    learner = dataclasses.replace(learner, given=given)
+    batch = like(config.data.crop_zyx, 8, learner.reads)
+    _, state, _, step = prepare(learner, run, batch)
+    return step.trace(state, batch).lower(lowering_platforms=(platform,)).as_text()
+
+
+def clone(segmenter, how):
+    return segmenter.clone(compute=how, encoder=segmenter.encoder.clone(compute=how))
 
 
 no_gpu = pytest.mark.skipif(jax.default_backend() != "gpu", reason="cuDNN is asked what it can")

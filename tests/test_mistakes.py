@@ -13,8 +13,8 @@ from absl import flags
 from hypothesis import strategies as st
 from ml_collections import config_flags
 
-from maemem.checks import check_pretraining, check_segmentation
-from maemem.stages import finetune, pretrain
+from maemem.assembly.checks import check_config
+from maemem.stages import train
 from tests import runs
 
 
@@ -58,10 +58,9 @@ def parse(name, value):
 @hypothesis.given(name=st.sampled_from(FIELDS), value=VALUES)
 def test_a_wrong_field_is_refused_or_makes_sense(name, value):
     config = parse(name, value)
-    for check in (check_pretraining, check_segmentation):
-        if config is not None:
-            with contextlib.suppress(ValueError):
-                check(config)
+    if config is not None:
+        with contextlib.suppress(ValueError):
+            check_config(config)
 
 
 class Begun(Exception):
@@ -82,12 +81,12 @@ def begin(*_):
 @hypothesis.example(name="finetune.augmentation.warp_voxels_zyx", value="(6,2,0.5)")
 def test_with_a_wrong_field_a_stage_refuses_or_begins(tmp_path, name, value):
     config = parse(name, value)
-    for stage in (pretrain, finetune):
+    for stage in train.STAGES:
         if config is not None:
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(stage, "fit", begin)
+                patch.setattr(train, "fit", begin)
                 with contextlib.suppress(Begun, ValueError, OSError):
-                    stage.run(config, tmp_path)
+                    train.run(config, tmp_path, stage)
     assert {path.name for path in tmp_path.iterdir()} <= {"cache"}
 
 
@@ -102,14 +101,15 @@ def test_with_a_wrong_field_a_stage_refuses_or_begins(tmp_path, name, value):
         ("finetune.steps", "99999999999999999999"),
         ("finetune.augmentation.warp_spacing_zyx", "(None,)"),
         ("finetune.augmentation.noise_sigma", "-0.1"),
-        ("model.channels", "('a',)"),
-        ("model.channels", "()"),
-        ("model.patch_zyx", "(True,True,True)"),
+        ("model.segmenter.channels", "('a',)"),
+        ("model.segmenter.channels", "()"),
+        ("model.encoder.patch_zyx", "(True,True,True)"),
         ("model.encoder.depth", "100000"),
-        ("objective.dice", "-0.5"),
+        ("target.dice", "-0.5"),
         ("segment.grid.threshold", "('a',)"),
         ("segment.grid.low", "(nan,)"),
         ("segment.smallest", "-1"),
+        ("segment.select_by", "arand"),
         ("predict.memory_bytes", "-1"),
         ("data.train.labelled.weight", "inf"),
     ],
@@ -117,10 +117,8 @@ def test_with_a_wrong_field_a_stage_refuses_or_begins(tmp_path, name, value):
 def test_a_value_that_no_run_can_work_with_is_named(name, value):
     config = parse(name, value)
     assert config is not None
-    of_pretraining = name.startswith(("pretrain", "model.decoder"))
-    check = check_pretraining if of_pretraining else check_segmentation
     with pytest.raises(ValueError, match=rf"{name} is .*; expected: "):
-        check(config)
+        check_config(config)
 
 
 @pytest.mark.parametrize(
@@ -128,7 +126,7 @@ def test_a_value_that_no_run_can_work_with_is_named(name, value):
     [
         ("pretrain.steps", "many"),
         ("pretrain.steps", "1.5"),
-        ("model.rotary", "perhaps"),
+        ("model.encoder.rotary", "perhaps"),
         ("data.crop_zyx", "(1,"),
         ("pretrain.setps", "3"),
         ("pretrain.optimiser.name", "sgd"),

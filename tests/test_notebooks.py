@@ -114,7 +114,7 @@ def test_a_checkout_whose_libraries_are_missing_is_not_taken_for_installed():
 @pytest.mark.slow
 def test_pretraining(tmp_path):
     found = execute("pretrain", tmp_path, f"SETTINGS = {MAIN!r}")
-    reconstruction = tmp_path / "runs" / "colab_pretrain" / "pretrain" / "reconstruction.png"
+    reconstruction = tmp_path / "runs" / "colab_pretrain" / "pretrain" / "held_out.png"
     assert reconstruction.read_bytes() in pictures(found)
     assert len(pictures(found)) == 2
 

@@ -132,16 +132,24 @@ def test_learning_draws_each_metric_in_its_panel():
     assert drawn(two, 1) > 100
 
 
-def test_curves_and_reconstructions_replace_their_files(tmp_path):
+def test_curves_replace_their_file(tmp_path):
     path = tmp_path / "curve.png"
     path.write_text("old")
     pictures.draw_curves(path, [{"step": 1, "loss": 2.0}], names=("loss", "none"), title="t")
     assert pixels(path.read_bytes()).std() > 0
+    assert [file.name for file in tmp_path.iterdir()] == ["curve.png"]
+
+
+def test_crops_are_drawn_with_what_is_hidden_and_ids_over_the_grey_before_them():
     crops = np.zeros((1, 4, 8, 8), np.float32)
     crops[:, :, :4] = np.nan
-    shown = pictures.draw_reconstruction(path, {"raw": crops}, title="t", sections=2)
-    np.testing.assert_array_equal(shown, pixels(path.read_bytes()))
-    hidden = (np.abs(shown.astype(int) - (0x3B, 0x6E, 0xA5)).max(-1) < 4).sum()
-    grey = (np.abs(shown.astype(int) - 127).max(-1) < 4).sum()
-    assert 0.8 < hidden / grey < 1.25
-    assert [file.name for file in tmp_path.iterdir()] == ["curve.png"]
+    ids = np.where(np.arange(8) < 4, 5, 0) * np.ones((1, 4, 8, 8), int)
+    grey = np.zeros((1, 4, 8, 8), np.float32)
+    shown = pixels(pictures.draw_crops({"crop": crops, "grey": grey, "ids": ids})).astype(int)
+
+    def count(colour):
+        return (np.abs(shown - colour).max(-1) < 6).sum()
+
+    hidden, plain = count((59, 110, 165)), count(127)
+    assert 4 * hidden == pytest.approx(plain, rel=0.1)  # Half of one column, and two halves beside.
+    assert count((127 * 0.55 + pictures.id_colours(np.array([5])) * 0.45)[0]) > 0.9 * hidden

@@ -14,12 +14,14 @@ import numpy as np
 import pytest
 
 import maemem
-from maemem.assembly.encoders import start_encoder
-from maemem.assembly.networks import segmentation
+from maemem.assembly.learners import make_learner
+from maemem.assembly.starts import start_from
+from maemem.assembly.trainings import make_training
 from maemem.data.sets.datasets import open_dataset
 from maemem.export_model import export_model
 from maemem.training.checkpoint import read_parameters
 from tests import runs
+from tests.learners.made import like
 
 pytestmark = pytest.mark.slow
 
@@ -85,7 +87,8 @@ def test_the_card_says_what_the_model_is(workdir, folder):
         "Nobody et al.",
         "maemem.load",
         "30x6x6 nm",
-        "| encoder | width 24, depth 1, heads 2 |",
+        "width 24",
+        "| segmenter | unetr, channels (4, 4, 8) |",
         f"{scores['sets']['test']['labelled']['adapted_rand']:.4f}",
     ):
         assert said in card
@@ -101,15 +104,16 @@ def test_an_exported_encoder_starts_fine_tuning_and_segments_nothing(workdir, tm
     assert status == 0, printed
     with pytest.raises(ValueError, match="is pre-trained only"):
         maemem.load(encoder)
-    config, key = runs.config(), jax.random.key(0)
-    objective = segmentation(config, (30.0, 6.0, 6.0))
-    like = jax.eval_shape(lambda: objective.init(key, config.data.crop_zyx))
-    params = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), like)
-    started = start_encoder(params, config, str(encoder), tmp_path)
+    config = runs.config(finetune__encoder=str(encoder))
+    learner, crops = make_learner(config, "finetune"), like(config.data.crop_zyx)
+    shapes = jax.eval_shape(lambda key: learner.init(key, crops), jax.random.key(0))
+    params = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), shapes)
+    run = make_training(config, "finetune", tmp_path)
+    started = start_from(params, config, run, tmp_path)
     trained, _ = read_parameters(workdir, "pretrain")
     jax.tree.map(np.testing.assert_array_equal, started["encoder"], trained["encoder"])
-    with pytest.raises(ValueError, match=r"model\.rotary: True there, False now"):
-        start_encoder(params, runs.config(model__rotary=False), str(encoder), tmp_path)
+    with pytest.raises(ValueError, match=r"model\.encoder\.rotary: True there, False now"):
+        start_from(params, runs.config(model__encoder__rotary=False), run, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -200,7 +204,7 @@ def test_scores_with_other_thresholds_do_not_travel(workdir, tmp_path):
 def test_a_record_older_than_a_field_has_its_default(workdir, tmp_path):
     copy = shutil.copytree(workdir, tmp_path / "copy")
     record = json.loads((copy / "config.json").read_text())
-    del record["config"]["model"]["plane_yx"]
+    del record["config"]["model"]["encoder"]["positions_yx"]
     (copy / "config.json").write_text(json.dumps(record))
     assert maemem.load(copy).channels == ("z-1", "y-1", "x-1")
 

@@ -16,7 +16,8 @@ import dask.config
 import numpy as np
 import pytest
 
-from maemem.blockwise.engine import do_blocks, open_workers
+from maemem.blockwise.engine import do_blocks
+from maemem.blockwise.workers import open_workers
 from maemem.data.stores import ledger
 from maemem.geometry import blocks
 from maemem.segmentation.region_graph import Merging

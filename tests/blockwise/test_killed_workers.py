@@ -9,7 +9,7 @@ import threading
 import pytest
 
 from maemem.blockwise import cluster
-from maemem.blockwise.engine import open_workers
+from maemem.blockwise.workers import open_workers
 from maemem.segmentation.region_graph import Merging
 from tests.blockwise import predictions, segmentations
 from tests.blockwise.test_cluster import EVERY

@@ -8,7 +8,7 @@ import time
 import dask.config
 import pytest
 
-from maemem.blockwise.engine import open_workers
+from maemem.blockwise.workers import open_workers
 from maemem.geometry import blocks
 from maemem.segmentation.region_graph import Merging
 from tests.blockwise import segmentations

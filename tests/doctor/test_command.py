@@ -34,10 +34,9 @@ def test_a_whole_config_is_examined_and_runs_afterwards(tmp_path):
         assert f"{found[check]['level']:4}  {check}: " in output
     assert "for 12 steps" in found["pace pretrain"]["found"]
     assert "for 4 steps" in found["pace finetune"]["found"]
-    assert "for pretrain, finetune, predict, segment, evaluate" in found["time"]["found"]
-    assert "combinations of thresholds" in found["pace segment"]["found"]
+    assert "for pretrain, finetune, predict; not foretold" in found["time"]["found"]
     assert "to decode a block" in found["memory blocks"]["found"]
-    assert "makes it first" in found["encoder finetune"]["found"]
+    assert "makes it first" in found["start finetune"]["found"]
     names = {path.name for path in (tmp_path / "doctor").iterdir()}
     assert names == {"checks.json", "contact_pretrain.png", "contact_finetune.png"}
     assert not (tmp_path / "config.json").exists()
@@ -80,6 +79,6 @@ def test_a_network_that_is_there_is_tried_before_it_predicts(tmp_path):
     assert "finetune/checkpoints/4 fits" in found["network"]["found"]
     assert "a batch of windows" in found["memory predict"]["found"]
     assert "windows (views of each" in found["pace predict"]["found"]
-    _, found = examine(tmp_path / "b", status=1, model__channels="(4,4,16)", **wanted)
-    assert "is another one than the config describes" in found["network"]["found"]
+    _, found = examine(tmp_path / "b", status=1, model__segmenter__channels="(4,4,16)", **wanted)
+    assert "model.segmenter.channels: [4, 4, 8] there" in found["network"]["found"]
     assert "pace predict" not in found

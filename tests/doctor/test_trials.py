@@ -1,18 +1,29 @@
 """What is said of memory, disk and pace, in numbers that are given."""
 
+import pathlib
 import tracemalloc
 from types import SimpleNamespace
 
+import jax
 import numpy as np
 import pytest
 
 from maemem.blockwise.windows import Windows
-from maemem.config import pretraining, segmenting
+from maemem.config import segmenting
 from maemem.doctor.machine import _INTENSITY_BYTES, fits, free_disk, intensity_memory
-from maemem.doctor.trials import foretell, per_second, total
+from maemem.doctor.trials import (
+    foretell,
+    open_trial,
+    per_second,
+    seconds_of_step,
+    timed_crops,
+    total,
+)
 from maemem.doctor.verdict import Verdict, amount, duration, worst
 from maemem.geometry import Box
 from maemem.segmentation.intensity import intensity_affinities
+from maemem.training.fit import Training
+from tests import runs
 
 
 @pytest.mark.parametrize(("needed", "level"), [(80, "ok"), (95, "warn"), (101, "fail")])
@@ -47,13 +58,12 @@ def test_the_peak_of_the_image_baseline_is_what_is_counted():
 
 
 def test_a_stage_takes_as_long_as_its_steps_or_its_crops():
-    settings = pretraining().pretrain
-    settings.steps, settings.batch_size = 1000, 10
-    settings.eval_every, settings.eval_crops = 500, 30
-    quick = foretell(1.0, 1000.0, "pretrain", settings)
+    fields = {"steps": 1000, "batch_size": 10, "eval_every": 500, "eval_crops": 30}
+    run = Training(**fields, folder=pathlib.Path(), seed=0)
+    quick = foretell(1.0, 1000.0, run)
     assert quick.level == "ok"
     assert "about 17 min for 1,000 steps" in quick.found  # 1000 s, and twice a third of 3 s.
-    slow = foretell(1.0, 2.0, "pretrain", settings)
+    slow = foretell(1.0, 2.0, run)
     assert slow.level == "warn"
     assert "about 83 min" in slow.found  # 5000 s
     assert "wait for crops" in slow.found
@@ -107,3 +117,23 @@ def test_windows_are_counted_without_making_them():
         region = Box((2, 3, 4), tuple(a + b for a, b in zip((2, 3, 4), shape, strict=True)))
         windows = Windows(region, config.predict.window_zyx, config.predict.stride_zyx)
         assert windows.count == len(windows.touching(region))
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="only on CPUs are steps so slow")
+@pytest.mark.parametrize(
+    ("operations", "parts", "count"),
+    [(1e12, 1, 64), (8e12, 1, 8), (8e12, 4, 2), (1e20, 1, 1), (None, 1, 64)],
+)
+def test_of_what_takes_minutes_fewer_crops_are_timed(operations, parts, count):
+    cost = None if operations is None else {"flops": operations}
+    compiled = SimpleNamespace(cost_analysis=lambda: cost)
+    assert timed_crops(compiled, 64, parts) == count
+
+
+def test_a_training_in_smaller_batches_is_the_same_otherwise(tmp_path):
+    trial = open_trial(runs.config(), "pretrain", tmp_path)
+    few = trial.of_fewer_crops(2)
+    assert few.ready.run.batch_size == 2
+    assert len(few.batch["image"]) == 2
+    assert few.parameters == trial.parameters
+    assert seconds_of_step(few) > 0

@@ -2,7 +2,7 @@
 
 from absl import app
 
-from maemem.blockwise.engine import open_workers
+from maemem.blockwise.workers import open_workers
 from maemem.logs import log_to_terminal
 
 

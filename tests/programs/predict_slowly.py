@@ -4,7 +4,7 @@ import sys
 import time
 from pathlib import Path
 
-from maemem.blockwise.engine import open_workers
+from maemem.blockwise.workers import open_workers
 from maemem.data.stores.volumes import open_volume
 from tests.blockwise.predictions import look_around, run
 

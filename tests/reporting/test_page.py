@@ -134,13 +134,13 @@ def test_scores_have_a_row_each_and_a_dash_where_there_is_none():
     start = next(i for i, row in enumerate(rows) if "method" in row)
     heading, *body = rows[start : start + 4]
     assert heading == [
-        *("set", "volume", "method", "adapted Rand error ↓", "VOI split ↓"),
-        *("recall ↑", "AP-50 ↑", "tissue"),
+        *("set", "volume", "method", "adapted Rand error ↓", "recall ↑"),
+        *("VOI split ↓", "AP-50 ↑", "tissue"),
     ]
     assert body == [
         ["validation", "tissue", "network", "0.111", "–", "–", "–", "–"],
-        ["test", "tissue", "network", "0.123", "0.500", "–", "–", "3"],
-        ["test", "tissue", "tissue watershed", "0.750", "–", "nan", "–", "–"],
+        ["test", "tissue", "network", "0.123", "–", "0.500", "–", "3"],
+        ["test", "tissue", "tissue watershed", "0.750", "nan", "–", "–", "–"],
     ]
 
 

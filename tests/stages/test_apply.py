@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import zarr
 
+from maemem.assembly.networks import target
 from maemem.blockwise.store import read_labels
-from maemem.config import bcd, everything, pretraining, segmenting
+from maemem.config import everything, pretraining, segmenting
 from maemem.data.sets.datasets import open_dataset
 from maemem.doctor.examination import examine
 from maemem.export_model import export_model
@@ -113,8 +114,9 @@ def test_a_check_up_foretells_what_is_refused(model, tmp_path):
 def test_thresholds_of_another_way_to_decode_are_refused(model, tmp_path):
     config, workdir = predicted(model, tmp_path)
     with config.unlocked():
-        config.segment.fragments = "distance"
-    with pytest.raises(ValueError, match=r"segment\.fragments: 'steepest' there, 'distance' now"):
+        config.segment.decoder.fragments = "distance"
+    message = r"segment\.decoder\.fragments: 'steepest' there, 'distance' now"
+    with pytest.raises(ValueError, match=message):
         segment.run(config, workdir)
 
 
@@ -169,22 +171,17 @@ def test_what_is_no_model_is_named(tmp_path, record, message):
 
 
 def test_fields_that_are_newer_than_the_model_have_their_defaults(tmp_path):
-    default = segmenting()
-    default.objective = bcd()
-    fields = default.to_dict()
-    del fields["objective"]["contour_width"], fields["segment"]["fragments"], fields["evaluate"]
-    del fields["finetune"]["freeze_encoder"]
+    fields = segmenting().to_dict()
+    del fields["target"]["erosion"], fields["evaluate"]
     (tmp_path / "config.json").write_text(json.dumps({"config": fields}))
     made = GET_CONFIG(str(tmp_path))
-    for name in ("objective", "finetune", "evaluate"):
-        assert made[name] == default[name]
-    assert made.segment.fragments == default.segment.fragments
-    names = ("objective.contour_width", "objective.offsets", "segment.fragments")
-    check_network(made, tmp_path / "segment" / "tuned.json", names)
+    assert made.evaluate == segmenting().evaluate
+    assert target(made) == target(segmenting())
+    check_network(made, tmp_path / "segment" / "tuned.json", ("target",))
     with made.unlocked():
-        made.objective.contour_width = 2
-    with pytest.raises(ValueError, match=r"objective\.contour_width: 1 there, 2 now"):
-        check_network(made, tmp_path / "segment" / "tuned.json", names)
+        made.target.offsets = "lee"
+    with pytest.raises(ValueError, match=r"target\.offsets: 'nearest' there, 'lee' now"):
+        check_network(made, tmp_path / "segment" / "tuned.json", ("target",))
 
 
 @pytest.mark.slow

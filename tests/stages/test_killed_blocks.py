@@ -10,7 +10,7 @@ import time
 import pytest
 
 from maemem.assembly.volumes import open_raw
-from maemem.blockwise.engine import open_workers
+from maemem.blockwise.workers import open_workers
 from maemem.stages import predict
 from tests import runs
 from tests.blockwise.test_killed_workers import busy

@@ -19,7 +19,7 @@ def test_a_run_leaves_encoder_curve_and_picture(pretrained):
         assert {"loss", "learning_rate", "gradient_norm"} <= row.keys()
     assert all(row["crops_per_second"] > 0 for row in rows[1:])
     assert [row["step"] for row in rows if "eval_masked_mse" in row] == [4, 8, 12]
-    picture = matplotlib.image.imread(pretrained / "pretrain" / "reconstruction.png")
+    picture = matplotlib.image.imread(pretrained / "pretrain" / "held_out.png")
     assert picture.std() > 0.1
     assert (pretrained / "pretrain" / "curve.png").exists()
     kept = sorted(int(p.name) for p in (pretrained / "pretrain" / "checkpoints").iterdir())
@@ -47,8 +47,8 @@ def test_a_finished_run_does_nothing_more(pretrained):
 
 def test_another_config_is_refused(pretrained):
     before = runs.parameters(pretrained)
-    output = runs.run(pretrained, status=1, pretrain__masking__ratio=0.6, seed=7)
-    assert "pretrain.masking.ratio: 0.75 there, 0.6 now" in output
+    output = runs.run(pretrained, status=1, pretrain__learner__ratio=0.6, seed=7)
+    assert "pretrain.learner.ratio: 0.75 there, 0.6 now" in output
     assert "seed: 0 there, 7 now" in output
     assert "Traceback" not in output
     runs.assert_same_arrays(before, runs.parameters(pretrained))
@@ -60,17 +60,17 @@ def test_another_config_is_refused(pretrained):
         ({"data__train__unlabelled__path": "nowhere.zarr"}, "nowhere.zarr"),
         ({"data__crop_zyx": "(4,33,32)"}, "not divisible by patch 1x8x8 along y"),
         ({"data__crop_zyx": "(16,32,32)"}, "smaller than the crop 16x32x32"),
-        ({"pretrain__masking__ratio": 1.5}, "masking ratio 1.5"),
-        ({"pretrain__masking__strategy": "tube"}, "'tube' is unknown"),
+        ({"pretrain__learner__ratio": 1.5}, "masking ratio 1.5"),
+        ({"pretrain__learner__strategy": "tube"}, "pretrain.learner.strategy is 'tube'"),
         ({"pretrain__batch_size": 7, "pretrain__accumulation": 2}, "batch_size 7"),
         ({"model__encoder__heads": 5}, "the width an even multiple of heads"),
-        ({"model__patch_zyx": "(0,8,8)"}, "model.patch_zyx is (0, 8, 8)"),
+        ({"model__encoder__patch_zyx": "(0,8,8)"}, "model.encoder.patch_zyx is (0, 8, 8)"),
         ({"data__crop_zyx": "(32,32)"}, "three positive whole numbers"),
         ({"data__intensity_range": "(5.,5.)"}, "a lower and a higher intensity"),
         ({"pretrain__accumulation": 0}, "pretrain.accumulation is 0"),
         ({"pretrain__eval_crops": 0}, "pretrain.eval_crops is 0"),
         ({"data__train__unlabelled__path": ""}, "has no path"),
-        ({"model__dtype": "float8"}, "'float8' is unknown"),
+        ({"model__dtype": "float8"}, "model.dtype is 'float8'"),
         ({"stages": "('finish',)"}, "unknown stages"),
         ({"stages": "predict,segment"}, "write several as in"),
         (

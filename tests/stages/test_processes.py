@@ -92,7 +92,7 @@ def test_processes_fine_tune_as_one_and_one_goes_on(whole, tmp_path):
     """Each of them starts from the encoder that a single one pre-trained."""
     options = {"stages": "('finetune',)", "finetune__encoder": str(whole[0])}
     outputs = finish(start(tmp_path, 2, **options), [0, 0])
-    assert all("parameters of the encoder matched" in output for output in outputs)
+    assert all("parameters matched, of encoder" in output for output in outputs)
     assert_close(tmp_path, whole[0], 1e-4, "finetune")
 
     for step in ("3", "4"):  # As if they had been lost after the second.

@@ -5,7 +5,8 @@ import shutil
 import numpy as np
 import pytest
 
-from maemem.assembly.volumes import open_labels, open_raw
+from maemem.assembly.volumes import open_raw, open_truth
+from maemem.geometry import Box
 from maemem.view.scene import read_scene
 from maemem.workdir import read_config
 
@@ -21,10 +22,10 @@ def test_layers_lie_over_the_raw_volume(config, workdir):
     predicted = layers["prediction x-1"]
     assert predicted.start_zyx == layers["segmentation"].start_zyx == (1, 0, 8)
     np.testing.assert_array_equal(np.asarray(predicted.store), raw[1:8, :, 8:])
-    whole = open_labels(
-        config, config.data.test.tissue, workdir, open_raw(config, config.data.test.tissue, workdir)
-    )
-    np.testing.assert_array_equal(np.asarray(layers["truth"].store), np.asarray(whole.store))
+    entry = config.data.test.tissue
+    truth = open_truth(config, entry, workdir, open_raw(config, entry, workdir))
+    whole = Box((0, 0, 0), truth.shape_zyx)
+    np.testing.assert_array_equal(np.asarray(layers["truth"].store), truth.read(whole))
     assert (scene.scored.start_zyx, scene.scored.stop_zyx) == ((2, 0, 8), (8, 64, 60))
 
 
