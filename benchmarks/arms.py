@@ -5,7 +5,7 @@
 
 Runs, one after the other, for every seed: `pretrained` (from the encoder), `scratch` (nothing but
 the encoder's start differs) and, if asked for by `--arms`, `frozen` (the pre-trained encoder is
-kept as it is) and `unet` (a residual 3-D U-Net with the same channels, from scratch). Each is an
+kept as it is) and `unet` (the variant `unet` of a config that has one, from scratch). Each is an
 ordinary run of the config, in a workdir of its own; so whatever is finished is kept, and the same
 command goes on where it was stopped. Ends with WORKDIR/arms.json, WORKDIR/arms.md, the table, and
 WORKDIR/arms.png, how each arm learnt.
@@ -23,28 +23,24 @@ from absl import app, flags
 from matplotlib.figure import Figure
 
 from benchmarks.runs import define_flags, run, workdir
+from maemem.scores.registry import columns
 from maemem.training.metrics import read_metrics
 
 _ENCODER = flags.DEFINE_string("encoder", "", "The pre-training workdir, or a checkpoint.")
 _SEEDS = flags.DEFINE_list("seeds", "0,1", "Of the fine-tuning.")
 _ARMS = flags.DEFINE_list("arms", "pretrained,scratch", "Of pretrained, frozen, scratch, unet.")
-# As `maemem.scores.summary.score_all` names them.
-KNOWN_SCORES = (
-    *("adapted_rand", "precision", "recall", "voi_split", "voi_merge"),
-    *("ap50", "ap75", "ap", "dice", "iou"),
-)
 _SCORES = flags.DEFINE_list(
     "scores", "adapted_rand,voi_split,voi_merge,ap50,ap75,dice", "The columns of the table."
 )
 
 
 def overrides(arm: str, encoder: str) -> dict[str, str]:
-    """What an arm changes in the config."""
+    """What an arm changes in the config; `unet` is the config's variant of that name, too."""
     arms = {
         "pretrained": {"finetune.encoder": encoder},
-        "frozen": {"finetune.encoder": encoder, "finetune.freeze_encoder": "True"},
+        "frozen": {"finetune.encoder": encoder, "finetune.optimizer.frozen": "('encoder',)"},
         "scratch": {"finetune.encoder": ""},
-        "unet": {"finetune.encoder": "", "model.segmenter": "unet"},
+        "unet": {"finetune.encoder": ""},
     }
     if arm not in arms:
         raise app.UsageError(f"arm {arm!r} is unknown; choose from {', '.join(arms)}")
@@ -55,8 +51,8 @@ def overrides(arm: str, encoder: str) -> dict[str, str]:
 
 def check_scores(names: list[str]) -> None:
     """Refuses scores that there are none of, before anything has run."""
-    if unknown := [name for name in names if name not in KNOWN_SCORES]:
-        raise app.UsageError(f"scores {unknown} are unknown; choose from {', '.join(KNOWN_SCORES)}")
+    if unknown := [name for name in names if name not in columns()]:
+        raise app.UsageError(f"scores {unknown} are unknown; choose from {', '.join(columns())}")
 
 
 def main(argv: list[str]) -> None:
@@ -66,7 +62,8 @@ def main(argv: list[str]) -> None:
     rows: list[dict[str, Any]] = []
     for seed in _SEEDS.value:
         for arm, fields in arms.items():
-            folder = run(f"{arm}-{seed}", {"seed": seed, **fields})
+            variant = "unet" if arm == "unet" else ""
+            folder = run(f"{arm}-{seed}", {"seed": seed, **fields}, variant)
             rows += scored(folder, arm, seed)
             write(workdir(), rows)
     draw_learning(workdir(), list(arms), _SEEDS.value)
@@ -91,7 +88,8 @@ def scored(folder: pathlib.Path, arm: str, seed: str) -> list[dict[str, Any]]:
 def table(rows: list[dict[str, Any]]) -> str:
     """The means over the seeds, and in brackets each seed's, as a Markdown table."""
     names = _SCORES.value
-    lines = ["| " + " | ".join(["set", "volume", "method", *names]) + " |"]
+    headings = [columns()[name].heading for name in names]
+    lines = ["| " + " | ".join(["set", "volume", "method", *headings]) + " |"]
     lines.append("|" + "---|" * (len(names) + 3))
     keys = dict.fromkeys((row["set"], row["volume"], row["method"]) for row in rows)
     for key in keys:

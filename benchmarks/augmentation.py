@@ -4,7 +4,7 @@
     python -m benchmarks.augmentation --sheet=docs/augmentation.png
 
 Times each kind alone, with a probability of 1, and all together as they are by default, on crops of
-serial sections and on isotropic ones: milliseconds a crop. `vectorised` is `augment_batch`;
+serial sections and on isotropic ones: milliseconds a crop. `vectorised` is `Augmentation.apply`;
 `mapped` goes from crop to crop and computes only what a crop draws. The sheet shows each kind on
 synthetic tissue instead.
 """
@@ -28,7 +28,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from skimage.segmentation import find_boundaries
 
-from maemem.data.samples.augment import Augmentation, augment, augment_batch
+from maemem.data.samples.augment import Augmentation, Batch
 from maemem.data.sets.synthetic import make_tissue
 from maemem.geometry import Zyx, alike_axes, format_zyx
 
@@ -56,12 +56,14 @@ def main(argv: list[str]) -> None:
         return
     batches = {(16, 6, 96, 96): Augmentation(), (4, 48, 48, 48): _ISOTROPIC}
     for shape, settings in batches.items():
-        images = jax.random.uniform(jax.random.key(0), shape, minval=-1)
-        labels = jax.random.randint(jax.random.key(1), shape, -1, 50)
+        batch = {
+            "image": jax.random.uniform(jax.random.key(0), shape, minval=-1),
+            "labels": jax.random.randint(jax.random.key(1), shape, -1, 50),
+        }
         for name, kind in {"all": settings, **kinds(settings)}.items():
             row: dict[str, Any] = {"crops": format_zyx(shape), "kind": name}
-            for way, run in {"vectorised": augment_batch, "mapped": mapped}.items():
-                row[way] = milliseconds(run, kind, images, labels)
+            for way, run in {"vectorised": Augmentation.apply, "mapped": mapped}.items():
+                row[way] = milliseconds(run, kind, batch)
             print(json.dumps(row))
 
 
@@ -81,21 +83,26 @@ def kinds(settings: Augmentation) -> dict[str, Augmentation]:
     }
 
 
-def mapped(settings, keys, images, labels):
-    """What `augment_batch` computes, one crop after another."""
-    return lax.map(lambda crop: augment(settings, *crop), (keys, images, labels))
+def augment(settings: Augmentation, key, crop):
+    """Both halves, of one crop."""
+    return settings.expose_crop(key, settings.move_crop(key, crop))
 
 
-def milliseconds(run, settings: Augmentation, images, labels) -> float:
+def mapped(settings: Augmentation, keys, batch: Batch) -> Batch:
+    """What `Augmentation.apply` computes, one crop after another."""
+    return lax.map(lambda crop: augment(settings, *crop), (keys, batch))
+
+
+def milliseconds(run, settings: Augmentation, batch: Batch) -> float:
     """Of one crop: the median batch, each from keys of its own."""
     step = jax.jit(run, static_argnums=0)
     times = []
     for i in range(_REPEATS.value + 1):
-        keys = jax.block_until_ready(jax.random.split(jax.random.key(i), len(images)))
+        keys = jax.block_until_ready(jax.random.split(jax.random.key(i), len(batch["image"])))
         began = time.perf_counter()
-        jax.block_until_ready(step(settings, keys, images, labels))
+        jax.block_until_ready(step(settings, keys, batch))
         times.append(time.perf_counter() - began)
-    return round(1000 * statistics.median(times[1:]) / len(images), 3)
+    return round(1000 * statistics.median(times[1:]) / len(batch["image"]), 3)
 
 
 def draw_sheet(path: pathlib.Path, crop_zyx: Zyx = (3, 96, 96)) -> None:
@@ -137,16 +144,17 @@ def draw_sheet(path: pathlib.Path, crop_zyx: Zyx = (3, 96, 96)) -> None:
 
 def strongest(settings: Augmentation, image, labels):
     """Image and labels of the draw, of 32, that changes the image most."""
-    run = jax.jit(jax.vmap(lambda key: augment(settings, key, image, labels)))
-    images, ids = run(jax.random.split(jax.random.key(0), 32))
-    best = jnp.abs(images - image).mean((1, 2, 3)).argmax()
-    return images[best], ids[best]
+    crop = {"image": image, "labels": labels}
+    run = jax.jit(jax.vmap(lambda key: augment(settings, key, crop)))
+    after = run(jax.random.split(jax.random.key(0), 32))
+    best = jnp.abs(after["image"] - image).mean((1, 2, 3)).argmax()
+    return after["image"][best], after["labels"][best]
 
 
 def examples(orders_zyx: tuple[Zyx, ...]) -> dict[str, Augmentation]:
     """The rows of the sheet: a title, and one kind that always acts."""
 
-    settings = Augmentation(orders_zyx, by_section=1.0)
+    settings = Augmentation(orders_zyx=orders_zyx, by_section=1.0)
     part = {"missing_section": 1.0, "missing_section_count": 1}
     return {
         "flips, axes": only(settings, flip=True, orders_zyx=orders_zyx),
@@ -162,7 +170,7 @@ def examples(orders_zyx: tuple[Zyx, ...]) -> dict[str, Augmentation]:
         "gamma": only(settings, gamma=1.0),
         "noise": only(settings, noise=1.0),
         "cut-out": only(settings, cut_out=1.0),
-        "all, as by\ndefault": Augmentation(orders_zyx),
+        "all, as by\ndefault": Augmentation(orders_zyx=orders_zyx),
     }
 
 

@@ -23,9 +23,8 @@ from ml_collections import config_flags
 
 from benchmarks.operations import collective_bytes
 from benchmarks.ours.training import ADAMW, step_of
-from maemem.assembly.networks import reconstruction
+from maemem.assembly.learners import make_learner
 from maemem.config import Config
-from maemem.training.mesh import make_mesh
 
 _CONFIG = config_flags.DEFINE_config_file("config", "configs/pretrain_snemi.py", "Whose step.")
 _DEVICES = flags.DEFINE_list("devices", "2,4,8", "How many there are.")
@@ -55,11 +54,9 @@ def main(argv: list[str]) -> None:
 
 def moved(config: Config, fsdp: bool) -> dict:
     """Bytes of a step over all devices: of the parameters, of those that are split, and moved."""
-    objective, mesh = reconstruction(config), make_mesh()
-    like, _, step = step_of(
-        lambda key: objective.init(key, config.data.crop_zyx), objective.loss, ADAMW, mesh, fsdp
-    )
-    crops = jax.ShapeDtypeStruct((mesh.size, *config.data.crop_zyx), jnp.uint8)
+    shape = (jax.device_count(), *config.data.crop_zyx)
+    crops = {"image": jax.ShapeDtypeStruct(shape, jnp.uint8)}
+    _, like, _, step = step_of(make_learner(config, "pretrain"), crops, ADAMW, fsdp)
     program = step.lower(like, crops).compile().as_text() or ""
     leaves = jax.tree.leaves(like.params)
     return {

@@ -10,7 +10,6 @@ in float32 there, so a GPU or a TPU should need no more than this.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from typing import Any
 
@@ -20,9 +19,8 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from benchmarks.ours.training import ADAMW, step_of
-from maemem.assembly.networks import reconstruction
+from maemem.assembly.learners import make_learner
 from maemem.config import Config
-from maemem.training.mesh import make_mesh
 
 _CONFIG = config_flags.DEFINE_config_file("config", "configs/pretrain_snemi.py", "Whose step.")
 _BATCH = flags.DEFINE_integer("batch_size", 0, "Crops of a step; 0: as the config says.")
@@ -40,15 +38,8 @@ def planned(config: Config, batch: int, remat: bool) -> dict[str, float]:
     """GB of a step: of its state, and beside it."""
     with config.unlocked():
         config.model.dtype, config.runtime.remat = "bfloat16", remat
-    objective = reconstruction(config)
-    compute = dataclasses.replace(objective.model.compute, dtype=jnp.bfloat16)
-    objective = dataclasses.replace(
-        objective, model=dataclasses.replace(objective.model, compute=compute)
-    )
-    like, _, step = step_of(
-        lambda key: objective.init(key, config.data.crop_zyx), objective.loss, ADAMW, make_mesh()
-    )
-    crops = jax.ShapeDtypeStruct((batch, *config.data.crop_zyx), jnp.uint8)
+    crops = {"image": jax.ShapeDtypeStruct((batch, *config.data.crop_zyx), jnp.uint8)}
+    _, like, _, step = step_of(make_learner(config, "pretrain"), crops, ADAMW)
     plan: Any = step.lower(like, crops).compile().memory_analysis()
     return {
         "state_gb": plan.argument_size_in_bytes / 1e9,

@@ -8,6 +8,7 @@ beyond what was held before.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import pathlib
 import tempfile
@@ -16,11 +17,9 @@ import tracemalloc
 import numpy as np
 from absl import app, flags
 
-from benchmarks.ours.segmentation import made_up
+from benchmarks.ours.segmentation import cutting, made_up
 from maemem.blockwise import segment
-from maemem.config import waterz
 from maemem.geometry import Box
-from maemem.segmentation.decoders import cutter
 from maemem.segmentation.region_graph import SCORES
 
 _SCORE = flags.DEFINE_enum("score", "mean", SCORES, "Of the affinities across a boundary.")
@@ -30,7 +29,7 @@ _BLOCK = (64, 64, 64)
 
 def main(argv: list[str]) -> None:
     del argv
-    values, _ = made_up("waterz", _SIDE.value)
+    values = made_up(_SIDE.value)
     peaks, counts = [], []
 
     def read(box: Box) -> np.ndarray:
@@ -51,8 +50,8 @@ def main(argv: list[str]) -> None:
 
     segment.log.setLevel(logging.INFO)
     segment.log.addFilter(note)
-    thresholds = {name: tried[0] for name, tried in waterz().grid.to_dict().items()}
-    cut, merging = cutter("waterz", {**thresholds, "score": _SCORE.value})
+    cut, merging = cutting("steepest")
+    merging = dataclasses.replace(merging, score=_SCORE.value)
     held = [0]
     tracemalloc.start()
     with tempfile.TemporaryDirectory() as folder:

@@ -28,13 +28,14 @@ from scipy.interpolate import LinearNDInterpolator, NearestNDInterpolator
 from skimage.measure import block_reduce
 from tqdm import tqdm
 
-from maemem.assembly.networks import reconstruction
+from maemem.assembly.learners import make_learner
 from maemem.assembly.trainings import EVAL_SEED
 from maemem.assembly.volumes import open_mix
-from maemem.data.samples.pipeline import crop_reader
+from maemem.data.samples.pipeline import reader
 from maemem.geometry import Zyx
-from maemem.learners.mae import take_tokens
-from maemem.models.patches import patchify
+from maemem.learners.contract import At
+from maemem.learners.mae import MaskedReconstruction
+from maemem.models.patches import patchify, take_tokens
 from maemem.training.step import sample_keys
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The run's config.")
@@ -44,20 +45,17 @@ _CROPS = flags.DEFINE_integer("crops", 0, "Use the first so many held-out crops;
 
 def main(argv: list[str]) -> None:
     config = _CONFIG.value
-    objective = reconstruction(config)
+    learner = make_learner(config, "pretrain")
+    assert isinstance(learner, MaskedReconstruction)
     mix = open_mix(config, "validation", pathlib.Path(_WORKDIR.value or ""))
     count = config.pretrain.eval_crops
-    crops = crop_reader(*mix, config.data.crop_zyx, EVAL_SEED)(range(count))
-    image = objective.image(jnp.asarray(crops))
-    _, masked = objective.masks(sample_keys(EVAL_SEED, 0, count), image)
-    used = slice(0, _CROPS.value or count)
-    image, masked = image[used], masked[used]
-    _, left, _ = objective.reconstruct(
-        objective.init(jax.random.key(0), config.data.crop_zyx),
-        jnp.asarray(crops[used]),
-        sample_keys(EVAL_SEED, 0, count)[used],
-    )
-    patch = config.model.patch_zyx
+    read = reader(mix.volumes, mix.weights, config.data.crop_zyx, EVAL_SEED)
+    keys = sample_keys(EVAL_SEED, 0, count)[: _CROPS.value or count]
+    crops = read(range(len(keys)))
+    image, at = learner.image(crops), At(jnp.zeros(()), jnp.ones(()), keys[0], keys)
+    _, masked = learner.masks(keys, image)
+    left = learner.inputs(crops, at)["visible"]
+    image, patch = image[..., None], config.model.encoder.patch_zyx
     filled = np.stack([interpolate(np.asarray(crop), patch) for crop in tqdm(left)])[..., None]
     truth, guess = (
         np.asarray(take_tokens(patchify(x, patch), masked))
@@ -73,7 +71,7 @@ def main(argv: list[str]) -> None:
         "centred": np.square(centred - target).mean(),
         "shrunk": np.square(factor * centred - target).mean(),
         "factor": factor,
-        "crops": len(crops[used]),
+        "crops": len(keys),
     }
     print(json.dumps({name: round(float(value), 4) for name, value in scores.items()}, indent=2))
 

@@ -137,7 +137,7 @@ def pipeline_run(volume: Volume, crop: Zyx, threads: int) -> int:
     """Reads batches from the pipeline for a while, from its start; returns the crops' number."""
     stop = time.perf_counter() + _SECONDS.value
     batches = pipeline.batches(
-        pipeline.crop_reader([volume], [1.0], crop, seed=time.time_ns()),
+        pipeline.reader([volume], [1.0], crop, seed=time.time_ns()),
         batch_size=_BATCH.value,
         first_step=0,
         last_step=10**9,

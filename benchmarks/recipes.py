@@ -23,9 +23,12 @@ from maemem.training.metrics import read_metrics
 
 RECIPES: dict[str, dict[str, str]] = {
     "as the config": {},
-    "no rotary embedding": {"model.rotary": "False"},
-    "64 masked tokens decoded": {"pretrain.masking.decoded": "64"},
-    "neither rotary nor all decoded": {"model.rotary": "False", "pretrain.masking.decoded": "64"},
+    "no rotary embedding": {"model.encoder.rotary": "False"},
+    "64 masked tokens decoded": {"pretrain.learner.decoded": "64"},
+    "neither rotary nor all decoded": {
+        "model.encoder.rotary": "False",
+        "pretrain.learner.decoded": "64",
+    },
 }
 
 

@@ -30,15 +30,18 @@ def settings(given: list[str]) -> dict[str, str]:
     return dict(setting.split("=", 1) for setting in given)
 
 
-def run(name: str, fields: Mapping[str, object]) -> pathlib.Path:
+def run(name: str, fields: Mapping[str, object], variant: str = "") -> pathlib.Path:
     """Runs the config to its end, or on from where it was stopped, and returns the run's workdir.
 
     Args:
       name: of the folder in WORKDIR.
       fields: what this run changes in the config; `--set` changes others.
+      variant: of the config, such as `unet` in `configs/finetune_fib25.py:unet`.
     """
-    folder = workdir() / name
-    command = [sys.executable, "-m", "maemem.main", f"--config={flags.FLAGS.config}"]
+    folder, config = workdir() / name, flags.FLAGS.config
+    if variant:
+        config += f"{',' if ':' in config else ':'}{variant}"
+    command = [sys.executable, "-m", "maemem.main", f"--config={config}"]
     command += [f"--workdir={folder}"]
     changed = {**settings(flags.FLAGS.set), **fields}
     command += [f"--config.{field}={value}" for field, value in changed.items()]

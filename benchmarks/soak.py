@@ -33,8 +33,9 @@ from maemem.blockwise.segment import segment_volume
 from maemem.data.sets.synthetic import make_tissue
 from maemem.data.stores import ledger
 from maemem.geometry import Box, Zyx
-from maemem.segmentation.decoders import cutter
+from maemem.learners.targets.affinity import Affinity, Waterz
 from maemem.segmentation.intensity import intensity_affinities
+from maemem.segmentation.region_graph import Merging
 from maemem.training.checkpoint import read_parameters
 from maemem.training.metrics import read_metrics
 
@@ -227,10 +228,8 @@ def segment(folder: pathlib.Path, volumes: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     tissue = make_tissue(_SHAPE, (30.0, 6.0, 6.0), seed=0)
     affinities = intensity_affinities(tissue.image)
-    thresholds = {"low": 0.05, "high": 0.98, "score": "mean", "threshold": 0.5}
-    cut, merging = cutter(
-        "waterz", thresholds, sectionwise=False, fragments="steepest", offsets_zyx=()
-    )
+    cut = functools.partial(Waterz(target=Affinity()).cut, low=0.05, high=0.98)
+    merging = Merging("mean", 0.5)
     for number in range(volumes):
         if (output := folder / f"{number:06}.zarr").exists():
             ledger.tidy(output)  # As stages do with what they keep.

@@ -13,7 +13,6 @@ the end of the first step, most of which is compilation, and the peak memory of 
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import operator
 import resource
@@ -27,12 +26,11 @@ import jax.numpy as jnp
 from absl import app, flags
 from ml_collections import config_flags
 
-from benchmarks.operations import count_products
-from benchmarks.ours.training import ADAMW, random_crops, training
-from maemem.assembly.networks import reconstruction
-from maemem.config import Config
+from benchmarks.ours.mae import product_operations
+from benchmarks.ours.training import ADAMW, like_of, random_crops, training
+from maemem.assembly.learners import make_learner
 from maemem.geometry import format_zyx
-from maemem.models.layers import Compute
+from maemem.learners.mae import MaskedReconstruction
 
 _CONFIG = config_flags.DEFINE_config_file("config", "configs/pretrain_snemi.py", "What to time.")
 _BATCH = flags.DEFINE_integer("batch_size", 16, "Crops in a step.", lower_bound=1)
@@ -43,14 +41,8 @@ _PRODUCT = flags.DEFINE_integer("product", 2048, "Width of the matrices of the p
 
 def main(argv: list[str]) -> None:
     config = _CONFIG.value
-    objective = reconstruction(config)
-    shape = (_BATCH.value, *config.data.crop_zyx)
-    step, _ = training(
-        lambda key: objective.init(key, config.data.crop_zyx),
-        objective.loss,
-        random_crops(*shape),
-        ADAMW,
-    )
+    crops = {"image": random_crops(_BATCH.value, *config.data.crop_zyx)}
+    step, _ = training(make_learner(config, "pretrain"), crops, ADAMW)
     step()
     cold = time.perf_counter() - STARTED
 
@@ -63,7 +55,11 @@ def main(argv: list[str]) -> None:
         began = time.perf_counter()
         step()
         steps.append(time.perf_counter() - began)
-    operations = product_operations(config, shape)
+    with config.unlocked():
+        config.runtime.remat = False
+    learner = make_learner(config, "pretrain")
+    assert isinstance(learner, MaskedReconstruction)
+    operations = product_operations(learner, like_of(crops))
     of_product = 2 * _PRODUCT.value**3
     sustained = [of_product / statistics.mean(times) for times in products]
     best = [of_product / min(times) for times in products]
@@ -87,20 +83,6 @@ def main(argv: list[str]) -> None:
         "peak_memory_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
     }
     print(json.dumps(result, indent=2))
-
-
-def product_operations(config: Config, shape: tuple[int, int, int, int]) -> int:
-    """Multiplications and additions of all matrix products of a step, and of nothing else."""
-    z, y, x = shape[1:]
-    with config.unlocked():
-        config.runtime.remat = False
-    objective = reconstruction(config)
-    plain = dataclasses.replace(objective.model, compute=Compute())
-    objective = dataclasses.replace(objective, model=plain)
-    init = jax.eval_shape(lambda key: objective.init(key, (z, y, x)), jax.random.key(0))
-    crops = jax.ShapeDtypeStruct(shape, jnp.uint8)
-    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), shape[0]))
-    return count_products(jax.make_jaxpr(jax.grad(objective.loss))(init, crops, keys).jaxpr)
 
 
 def seconds(function) -> float:

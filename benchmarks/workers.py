@@ -26,7 +26,8 @@ from absl import app, flags
 
 from benchmarks.ours.segmentation import cutting, segment, write_prediction
 from maemem.blockwise import store
-from maemem.blockwise.engine import Map, open_workers
+from maemem.blockwise.engine import Map
+from maemem.blockwise.workers import open_workers
 from maemem.geometry import Box, Zyx, blocks
 from maemem.logs import log_to_terminal
 

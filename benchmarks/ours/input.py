@@ -7,7 +7,7 @@ import math
 import pathlib
 
 from benchmarks.pipeline import made_tissue, open_bare, write_volume
-from maemem.data.samples.pipeline import batches, crop_reader
+from maemem.data.samples.pipeline import batches, reader
 
 LIBRARIES = ("maemem", "tensorstore", "grain")
 
@@ -19,11 +19,11 @@ def prepare(folder, volume, crop, batch, count, workers):
     seeds = itertools.count()
 
     def step():
-        read = crop_reader([opened], [1.0], tuple(crop), seed=next(seeds))
+        read = reader([opened], [1.0], tuple(crop), seed=next(seeds))
         last = count // batch
-        for crops in batches(
+        for each in batches(
             read, batch_size=batch, first_step=0, last_step=last, read_threads=workers
         ):
-            assert crops.shape == (batch, *crop)
+            assert each["image"].shape == (batch, *crop)
 
     return step, lambda: {"amount": count, "gb": count * math.prod(crop) / 1e9}

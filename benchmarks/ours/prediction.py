@@ -12,13 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.ours.training import LIBRARIES, device
-from benchmarks.ours.unetr import network
+from benchmarks.ours.unetr import given
 from benchmarks.pipeline import made_tissue, open_bare, write_volume
-from maemem.blockwise.engine import open_workers
 from maemem.blockwise.predict import predict_volume
 from maemem.blockwise.windows import Windows
-from maemem.learners.supervised import Segmentation
-from maemem.learners.targets.affinity import NEAREST, Affinity
+from maemem.blockwise.workers import open_workers
+from maemem.learners.supervised import Supervised
+from maemem.learners.targets.affinity import Affinity
 from maemem.stages.predict import jitted
 
 __all__ = ["LIBRARIES", "prepare"]
@@ -37,9 +37,9 @@ def prepare(
     workers="",
     memory_bytes=1 << 30,
 ):
-    model = network(patch, encoder, channels, outputs)
-    objective = Segmentation(model, Affinity(NEAREST), (0, 255))
-    shapes = jax.eval_shape(lambda key: objective.init(key, window), jax.random.key(0))
+    learner = Supervised(given=given(patch, encoder, channels, target=Affinity()))
+    crops = {"image": jax.ShapeDtypeStruct((1, *window), np.uint8)}
+    shapes = jax.eval_shape(lambda key: learner.init(key, crops), jax.random.key(0))
     # To compile what makes the first parameters takes memory that a prediction does not.
     random = np.random.default_rng(0)
     params = jax.tree.map(
@@ -48,7 +48,7 @@ def prepare(
     source = pathlib.Path(folder) / "volume.zarr"
     write_volume(source, (size,) * 3, (32, 32, 32), (128, 128, 128), "raw", made_tissue())
     volume = open_bare(source, cache_mb=256)
-    predict = functools.partial(jitted(objective), params)
+    predict = functools.partial(jitted(learner), params)
 
     numbers = itertools.count()
 

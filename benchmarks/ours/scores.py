@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from benchmarks.labels import label_pair
+from maemem.scores.adapted_rand import AdaptedRand
 from maemem.scores.contingency import contingency
-from maemem.scores.pairs import adapted_rand, variation_of_information
+from maemem.scores.variation_of_information import VariationOfInformation
 
 LIBRARIES = ("maemem", "numpy")
 
@@ -15,6 +16,7 @@ def prepare(size, bodies):
 
     def step():
         table = contingency(truth, predicted)
-        scores[:] = [*adapted_rand(table), *variation_of_information(table)]
+        _, split, merge = VariationOfInformation().values(table).values()
+        scores[:] = [*AdaptedRand().values(table).values(), split, merge]
 
     return step, lambda: {"amount": truth.size, "result": [float(score) for score in scores]}

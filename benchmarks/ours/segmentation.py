@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import pathlib
 
@@ -12,21 +13,13 @@ from scipy.ndimage import gaussian_filter
 from maemem.blockwise import store
 from maemem.blockwise.engine import Map
 from maemem.blockwise.segment import segment_volume
-from maemem.config import markers, mutex, waterz
+from maemem.config import waterz
 from maemem.data.sets.synthetic import make_tissue
 from maemem.data.stores import ledger, omezarr
-from maemem.doctor.samples import SURE, UNSURE
 from maemem.geometry import Box, Zyx, blocks
-from maemem.learners.targets.affinity import LEE, NEAREST, Affinity
-from maemem.learners.targets.bcd import Bcd
-from maemem.segmentation.decoders import cutter
+from maemem.learners.targets.affinity import Affinity, Waterz
 
 LIBRARIES = ("maemem", "scikit-image")
-METHODS = {
-    "waterz": (waterz, Affinity(NEAREST)),
-    "mutex": (mutex, Affinity(LEE)),
-    "markers": (markers, Bcd()),
-}
 _CUBE: Zyx = (64, 64, 64)  # What is made up, and then repeated.
 _VOXEL_SIZE_NM = (10.0, 10.0, 10.0)
 
@@ -69,14 +62,16 @@ def segment(
 
 
 def cutting(fragments: str):
-    """How blocks are cut up, and what is merged: see `decoders.cutter`."""
-    thresholds = {name: tried[0] for name, tried in waterz().grid.to_dict().items()}
-    return cutter("waterz", thresholds, sectionwise=False, fragments=fragments)
+    """How blocks are cut up, and what is merged, by the first values of the default grid."""
+    decoder = Waterz(fragments, target=Affinity())  # type: ignore
+    first = {name: tried[0] for name, tried in decoder.grid().items()}
+    cuts, merges = ({n: first[n] for n in names} for names in (decoder.cuts, decoder.merges))
+    return functools.partial(decoder.cut, **cuts), decoder.merging(**merges)
 
 
 def write_prediction(path: pathlib.Path, side: int) -> store.Stored:
     """Stores the made-up prediction for `waterz`, cube by cube; never all of it is in memory."""
-    values, _ = made_up("waterz", _CUBE[0])
+    values = made_up(_CUBE[0])
     shape: Zyx = (side, side, side)
     chunk = omezarr.chunk_shape(_CUBE, _VOXEL_SIZE_NM)
     partial, target = store.unfinished(path), store.local_path(path)
@@ -92,20 +87,15 @@ def write_prediction(path: pathlib.Path, side: int) -> store.Stored:
     return store.open_prediction(path)
 
 
-def made_up(method: str, side: int, unsure: bool = False) -> tuple[np.ndarray, np.ndarray]:
-    """A prediction as it is stored, uint8 `[c z y x]`, and the truth, of one cube over and over.
-
-    Of an unsure network it is less far from one half, and differs from voxel to voxel, which leaves
-    far more fragments.
-    """
+def made_up(side: int) -> np.ndarray:
+    """Affinities as they are stored, uint8 `[c z y x]`, of one cube over and over."""
     labels = make_tissue(_CUBE, _VOXEL_SIZE_NM).neurites
-    target = METHODS[method][1]
-    values = np.array(target.targets(jnp.asarray(labels[None], jnp.int32))[0][0])
-    low, high, grain = UNSURE if unsure else SURE
+    maps, _ = Affinity().targets({"labels": jnp.asarray(labels[None], jnp.int32)})
+    values = np.array(maps[0])
     random = np.random.default_rng(0)
     noise = gaussian_filter(random.normal(size=values.shape), 2.0, axes=(0, 1, 2))
-    values = low + (high - low) * values + 0.15 * noise / noise.std()
-    values += grain * random.normal(size=values.shape)
-    small = np.rint(255 * np.clip(values, 0, 1)).astype(np.uint8).transpose(3, 0, 1, 2)
+    values += 0.15 * noise / noise.std()
+    small = np.rint(255 * np.clip(values, 0, 1)).astype(np.uint8)
+    small = small.transpose(3, 0, 1, 2)  # [z y x c] -> [c z y x]
     times = side // _CUBE[0]
-    return np.tile(small, (1, times, times, times)), np.tile(labels, (times, times, times))
+    return np.tile(small, (1, times, times, times))

@@ -15,7 +15,7 @@ LIBRARIES = ("maemem", "jax")
 def prepare(crops, shape, thickness, offsets, times):
     labels = jax.device_put(crops_of_cells(crops, shape, thickness))
     objective = Affinity(tuple(map(tuple, offsets))) if offsets else Bcd()
-    make = jax.jit(objective.targets)
+    make = jax.jit(lambda labels: objective.targets({"labels": labels}))
 
     def step():
         for _ in range(times):

@@ -7,38 +7,46 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
-from jaxtyping import PyTree
 
-from maemem.assembly.networks import compute
-from maemem.config import pretraining
-from maemem.training.mesh import make_mesh, place
-from maemem.training.optimizer import OptimizerSettings
-from maemem.training.step import TrainState, compile_beside, make_train_step, state_maker
+from maemem.learners.contract import Batch, Learner, Like
+from maemem.models.compute import compute_here
+from maemem.training.fit import Prepared, Training, prepare
+from maemem.training.mesh import place
+from maemem.training.optimizer import Optimizer
+from maemem.training.step import compile_beside
 
 LIBRARIES = ("maemem", "jax", "flax")
-# As the stages compute on this machine.
-COMPUTE = compute(pretraining())
-ADAMW = {"name": "adamw", "betas": (0.9, 0.95), "momentum": 0.0, "weight_decay": 0.05}
-SGD = {"name": "sgd", "betas": (0.0, 0.0), "momentum": 0.9, "weight_decay": 0.0}
+COMPUTE = compute_here()  # As the stages compute on this machine.
+ADAMW = Optimizer("adamw", 1e-4, weight_decay=0.05)
+SGD = Optimizer("sgd", 1e-4, weight_decay=0.0, momentum=0.9)
 
 
 def training(
-    init: Callable, loss: Callable, batch: PyTree, optimizer: dict[str, Any], steps: int = 1
+    learner: Learner, batch: Batch, optimizer: Optimizer, steps: int = 1
 ) -> tuple[Callable[[], None], int]:
     """What does so many steps of training on a batch, and the number of parameters."""
-    mesh = make_mesh()
-    like, make_state, train_step = step_of(init, loss, optimizer, mesh)
-    batch = place(batch, mesh)
-    state = compile_beside(train_step, like, batch, make_state)
+    mesh, like, make, train_step = step_of(learner, like_of(batch), optimizer)
+    placed = place(batch, mesh)
+    state = compile_beside(train_step, like, placed, make)
 
     def step() -> None:
         nonlocal state
         for _ in range(steps):
-            state, _ = train_step(state, batch)
+            state, _ = train_step(state, placed)
         jax.block_until_ready(state)
 
     return step, sum(leaf.size for leaf in jax.tree.leaves(like.params))
+
+
+def like_of(batch: Batch) -> Like:
+    """Shapes and dtypes of a batch."""
+    return {name: jax.ShapeDtypeStruct(rows.shape, rows.dtype) for name, rows in batch.items()}
+
+
+def step_of(learner: Learner, like: Like, optimizer: Optimizer, fsdp: bool = False) -> Prepared:
+    """What a state looks like, what makes one, and the step, as the stages have them."""
+    given = {"folder": None, "seed": 0, "fsdp": fsdp}
+    return prepare(learner, Training(10**6, optimizer=optimizer, **given), like)
 
 
 def device() -> dict[str, Any]:
@@ -48,22 +56,6 @@ def device() -> dict[str, Any]:
         return {}
     peak = first.memory_stats()["peak_bytes_in_use"]
     return {"device": first.device_kind, "peak_gib": peak / 2**30}
-
-
-def step_of(
-    init: Callable, loss: Callable, optimizer: dict[str, Any], mesh: Mesh, fsdp: bool = False
-) -> tuple[TrainState, Callable[[], TrainState], jax.stages.Wrapped]:
-    """What a state looks like, what makes one, and the step, as the stages have them."""
-    settings = OptimizerSettings(
-        learning_rate=1e-4, warmup_steps=0, steps=10**6, clip_norm=0.0, **optimizer
-    )
-    transformation = settings.transformation()
-    placed = {"mesh": mesh, "fsdp": fsdp, "seed": 0}
-    like, make_state = state_maker(init, transformation, ema=False, **placed)
-    train_step = make_train_step(
-        loss, transformation, settings.schedule(), like, ema_decay=0.0, accumulation=1, **placed
-    )
-    return like, make_state, train_step
 
 
 def random_crops(*shape: int) -> np.ndarray:
