@@ -11,13 +11,19 @@ crop is ever taken from it.
 Cost and score: 16 minutes on two cores of a new AMD EPYC; 37 to 48 on older ones, at the pace that
 `benchmarks.recipes` and the check-up measured there. `eval_masked_mse` is 0.844 at step 2,500 and
 0.814 at the end.
+
+`configs/pretrain_fib25.py:restoration` trains the whole segmenter of `finetune_fib25.py` instead,
+by blocks of voxels that are hidden.
 """
 
 from maemem.config import pretraining, volume
+from maemem.fields import section
+from maemem.learners import LEARNERS
+from maemem.learners.restoration import Restoration
 
 
-def get_config():
-    """The config."""
+def get_config(learner: str = "mae"):
+    """The config; `learner` is `mae` or `restoration`."""
     config = pretraining()
     nm = (10.0, 10.0, 10.0)
     config.data.train.labelled = volume(
@@ -30,9 +36,18 @@ def get_config():
     )
     config.data.crop_zyx = (48, 48, 48)
     config.model.encoder.update(patch_zyx=(8, 8, 8), width=192, depth=8, heads=6, rotary=True)
-    config.pretrain.learner.decoder.update(width=192, depth=2, heads=6)
+    config.model.segmenter.channels = (8, 16, 32)
     config.pretrain.steps = 5_000
     config.pretrain.batch_size = 16
+    if learner == "restoration":
+        config.pretrain.learner = section(
+            Restoration, LEARNERS, blocks_zyx=((8, 8, 8), (16, 16, 16))
+        )
+        config.pretrain.batch_size = 4
+    elif learner == "mae":
+        config.pretrain.learner.decoder.update(width=192, depth=2, heads=6)
+    else:
+        raise ValueError(f"learner {learner!r} is unknown; choose 'mae' or 'restoration'")
     config.pretrain.optimizer.learning_rate = 1e-3
     config.pretrain.optimizer.warmup_steps = 200
     config.pretrain.optimizer.weight_decay = 0.05

@@ -31,6 +31,7 @@ VARIANTS = [
     *(("finetune_snemi", variant) for variant in ("bcd", "large", "bcd,large", "ac3ac4")),
     ("finetune_vnc", "neurites"),
     ("finetune_fib25", "unet"),
+    ("pretrain_fib25", "restoration"),
     *(
         ("finetune_volume", v)
         for v in ("isotropic", "mitochondria", "isotropic,mitochondria", "small")
