@@ -19,7 +19,7 @@ from maemem.data.stores.damage import read_json
 from maemem.data.stores.formats import VoxelSize
 from maemem.data.stores.volumes import Volume, check_voxel_size
 from maemem.geometry import Box, format_zyx
-from maemem.reporting.page import NETWORK
+from maemem.layout import NETWORK
 from maemem.stages.predict import (
     Network,
     network_parameters,

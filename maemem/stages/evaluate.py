@@ -25,9 +25,9 @@ from maemem.config import Config
 from maemem.data.stores.damage import read_json
 from maemem.durable import write_durably
 from maemem.geometry import Box, blocks
+from maemem.layout import NETWORK
 from maemem.learners.targets.contract import Thresholds
 from maemem.logs import showing_progress
-from maemem.reporting.page import NETWORK
 from maemem.scores.contract import Evidence, Score
 from maemem.scores.registry import make_scores, values
 from maemem.stages.predict import SETS

@@ -26,8 +26,8 @@ from maemem.blockwise.workers import open_workers
 from maemem.config import Config
 from maemem.data.stores.ledger import tidy
 from maemem.geometry import Box
+from maemem.layout import NETWORK
 from maemem.learners.targets.contract import Thresholds
-from maemem.reporting.page import NETWORK
 from maemem.stages.predict import SETS
 from maemem.stages.thresholds import (
     decide_thresholds,

@@ -29,8 +29,8 @@ from maemem.data.stores.damage import read_json
 from maemem.data.stores.ledger import differences
 from maemem.durable import write_durably
 from maemem.geometry import Box
+from maemem.layout import NETWORK
 from maemem.learners.targets.contract import Thresholds, combinations
-from maemem.reporting.page import NETWORK
 from maemem.scores.contract import Column, Score
 from maemem.scores.registry import make_selected
 from maemem.segmentation.intensity import intensity_affinities
