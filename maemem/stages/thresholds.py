@@ -188,8 +188,10 @@ def _tried(
     every = list(combinations(grid, how.cuts))
     folder = layout.tuning_folder(workdir) / f"{volume}.{method}"
     read, stored = open_decoded(config, workdir, "validation", volume, method)
+    sections = (config.segment, config.evaluate, config.data.validation[volume])
+    asked = [section.to_dict() for section in sections]
     for number, cuts in enumerate(every, 1):
-        identity = [config.segment.to_dict(), cuts, stored.attributes]
+        identity = [asked, cuts, stored.attributes]
         digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
         path, scratch = folder / f"{digest}.json", folder / digest
         if not path.exists():

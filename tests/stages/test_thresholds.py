@@ -99,9 +99,8 @@ def test_a_workdir_may_be_a_relative_path(tmp_path, monkeypatch):
     assert (tmp_path / "runs" / "mine" / "segment" / "tuned.json").exists()
 
 
-def test_a_killed_tuning_goes_on(tmp_path, monkeypatch):
-    config = runs.config(segment__grid__low=(0.0, 0.1), segment__baselines=())
-    write_prediction(config, tmp_path)
+def kill_at_the_second_cut(monkeypatch) -> list[int]:
+    """Ends a tuning once, when it cuts a second time; counts how often it cuts."""
     cut = []
 
     def counted(*arguments, **options):
@@ -111,6 +110,35 @@ def test_a_killed_tuning_goes_on(tmp_path, monkeypatch):
         return cut_region(*arguments, **options)
 
     monkeypatch.setattr(thresholds, "cut_region", counted)
+    return cut
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"evaluate__adapted_rand__ignore_background": False},
+        {"data__validation__labelled__scored": "1:7, 0:50, 9:64"},
+    ],
+    ids=["scores", "region"],
+)
+def test_what_was_tried_otherwise_is_tried_again(tmp_path, monkeypatch, change):
+    before = runs.config(segment__grid__low=(0.0, 0.1), segment__baselines=())
+    after = runs.config(segment__grid__low=(0.0, 0.1), segment__baselines=(), **change)
+    fresh, killed = tmp_path / "fresh", tmp_path / "killed"
+    for workdir in (fresh, killed):
+        write_prediction(after, workdir)
+    decide_thresholds(after, fresh)
+    kill_at_the_second_cut(monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        decide_thresholds(before, killed)
+    decide_thresholds(after, killed)
+    assert layout.tuned_path(killed).read_text() == layout.tuned_path(fresh).read_text()
+
+
+def test_a_killed_tuning_goes_on(tmp_path, monkeypatch):
+    config = runs.config(segment__grid__low=(0.0, 0.1), segment__baselines=())
+    write_prediction(config, tmp_path)
+    cut = kill_at_the_second_cut(monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         decide_thresholds(config, tmp_path)
     decide_thresholds(config, tmp_path)
