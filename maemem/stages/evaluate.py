@@ -29,7 +29,7 @@ from maemem.layout import NETWORK
 from maemem.learners.targets.contract import Thresholds
 from maemem.logs import showing_progress
 from maemem.scores.contract import Evidence, Score
-from maemem.scores.registry import make_scores, values
+from maemem.scores.registry import columns, make_scores, values
 from maemem.stages.predict import SETS
 from maemem.stages.segment import finished_labels
 from maemem.stages.thresholds import (
@@ -141,13 +141,15 @@ def _count(
 
 def table(sets: dict[str, Any]) -> str:
     """The scores as aligned text, a line for each set, volume and method."""
+    named = columns()
     lines: list[list[str]] = []
     for name, volumes in sets.items():
         for volume, scores in volumes.items():
             own = {key: value for key, value in scores.items() if key != "baselines"}
             for method, row in {NETWORK: own, **scores["baselines"]}.items():
                 if not lines:
-                    lines.append(["set", "volume", "method", *row])
+                    headings = [named[key].heading if key in named else key for key in row]
+                    lines.append(["set", "volume", "method", *headings])
                 lines.append([name, volume, method, *(f"{value:.4f}" for value in row.values())])
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
